@@ -1,0 +1,1 @@
+"""MedImageParse networks written for export, their checkpoints, ONNX graphs and TensorRT engines."""

@@ -1,0 +1,193 @@
+"""BoltzFormer mask decoder (Zhao et al. 2025, Boltzmann attention sampling), spec section 5.
+
+All prompts of a slice are decoded together. Whatever does not depend on the prompt is computed once per slice: keys and
+values of the cross-attention and the mask features reduced to each level's grid (spec section 7, remedies 2 and 3). Final
+masks come from averaged query embeddings (remedy 4) and no sampling round is wasted (remedy 5).
+
+Dimensions: S slices, P prompts, B = S * P, Q queries, T text tokens, C channels, N tokens of a level's grid.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medimageparse.layers import Attention, FeedForward, LayerNorm, sine_positions
+
+N_LEVELS = 3
+SAMPLE_RATIO = 0.1  # of a level's tokens are drawn for each query, with replacement
+
+
+class SelfAttention(nn.Module):
+    """Post-norm self-attention of queries and text, with their embeddings added to queries and keys."""
+
+    def __init__(self, width: int, n_heads: int):
+        super().__init__()
+        self.attention = Attention(width, n_heads)
+        self.norm = LayerNorm(width)
+
+    def forward(self, tokens: Tensor, embeddings: Tensor) -> Tensor:
+        at = tokens + embeddings
+        return self.norm(tokens + self.attention(at, at, tokens))
+
+
+class CrossAttention(nn.Module):
+    """Post-norm attention of all prompts' queries to one slice's features, keys and values projected once per slice."""
+
+    def __init__(self, width: int, n_heads: int):
+        super().__init__()
+        self.attention = Attention(width, n_heads)
+        self.norm = LayerNorm(width)
+
+    def forward(self, queries: Tensor, query_embeddings: Tensor, memory: Tensor, positions: Tensor, blocked: Tensor) -> Tensor:
+        """queries [B, Q, C], memory [S, N, C], blocked [S, heads, P, Q, N] -> [B, Q, C]."""
+        n_slices = memory.shape[0]
+        per_slice = (queries + query_embeddings).reshape(n_slices, -1, queries.shape[-1])  # [S, P * Q, C]
+        q, k, v = self.attention.project(per_slice, memory + positions, memory)
+        attended = self.attention.attend(q, k, v, blocked.flatten(2, 3))
+        return self.norm(queries + attended.reshape(queries.shape))
+
+
+class ClassifierAttention(nn.Module):
+    """Post-norm attention of the existence token to queries and text; the token carries no position."""
+
+    def __init__(self, width: int, n_heads: int):
+        super().__init__()
+        self.attention = Attention(width, n_heads)
+        self.norm = LayerNorm(width)
+
+    def forward(self, existence: Tensor, tokens: Tensor, embeddings: Tensor) -> Tensor:
+        return self.norm(existence + self.attention(existence, tokens + embeddings, tokens))
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, width: int, n_heads: int, ffn_width: int):
+        super().__init__()
+        self.cross_attention = CrossAttention(width, n_heads)
+        self.self_attention = SelfAttention(width, n_heads)
+        self.ffn = FeedForward(width, ffn_width)
+        self.classifier_attention = ClassifierAttention(width, n_heads)
+        self.classifier_ffn = FeedForward(width, ffn_width)
+
+    def forward(
+        self, queries: Tensor, text: Tensor, existence: Tensor, embeddings: Tensor, memory: Tensor, positions: Tensor, blocked: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """queries [B, Q, C], text [B, T, C], existence [B, 1, C], embeddings [B, Q + T, C] -> the first three, updated."""
+        n_queries = queries.shape[1]
+        queries = self.cross_attention(queries, embeddings[:, :n_queries], memory, positions, blocked)
+        tokens = self.self_attention(torch.cat([queries, text], dim=1), embeddings)
+        existence = self.classifier_ffn(self.classifier_attention(existence, tokens, embeddings))
+        return self.ffn(tokens[:, :n_queries]), tokens[:, n_queries:], existence
+
+
+class MaskEmbed(nn.Module):
+    """Three-layer perceptron from normalised queries to mask embeddings."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
+
+
+def sample_blocked(mask_logits: Tensor, noise: Tensor, inverse_temperature: int) -> Tensor:
+    """Boltzmann sampling: which grid tokens each query may not see, [S, heads, P, Q, N] bool.
+
+    mask_logits [S, P, Q, N]; noise in [0, 1), broadcastable to the result. A token stays hidden when none of
+    n = N / 10 draws from softmax(inverse_temperature * sigmoid(logits)) hits it. A row hidden altogether is opened.
+    """
+    n_draws = int(SAMPLE_RATIO * mask_logits.shape[-1])
+    energy = inverse_temperature * torch.sigmoid(mask_logits.float())
+    missed = (1 - energy.softmax(-1)) ** n_draws
+    blocked = noise < missed.unsqueeze(1)
+    return blocked & ~blocked.all(-1, keepdim=True)
+
+
+class MaskDecoder(nn.Module):
+    """Image features and text -> mask, edge and existence logits for every slice and prompt.
+
+    grids: in-plane sides of the three memories (strides 32, 16, 8).
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        n_heads: int,
+        ffn_width: int,
+        n_layers: int,
+        n_queries: int,
+        n_edge_queries: int,
+        grids: Sequence[int],
+    ):
+        super().__init__()
+        self.n_mask_queries = n_queries - n_edge_queries
+        self.grids = tuple(grids)
+        self.query_features = nn.Embedding(n_queries, width)
+        self.query_embeddings = nn.Embedding(n_queries, width)
+        self.level_embed = nn.Embedding(N_LEVELS, width)
+        for level, grid in enumerate(grids):
+            self.register_buffer(f"positions_{level}", sine_positions(grid, grid, width), persistent=False)
+        self.initial_self_attention = SelfAttention(width, n_heads)
+        self.initial_ffn = FeedForward(width, ffn_width)
+        self.layers = nn.ModuleList(DecoderLayer(width, n_heads, ffn_width) for _ in range(n_layers))
+        self.decoder_norm = LayerNorm(width)
+        self.mask_embed = MaskEmbed(width)
+        self.classifier_query = nn.Embedding(1, width)
+        self.classifier = nn.Linear(width, 1)
+
+    def level_of(self, layer: int) -> int:
+        """The feature level that a layer attends to: strides 32, 16, 8, and again from the start."""
+        return layer % N_LEVELS
+
+    def decode(self, mask_features: Tensor, memories: Sequence[Tensor], text: Tensor, noise: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+        """Mask embeddings [B, Q, C], one per prediction round (layers + 1), and existence logits [S, P]."""
+        n_slices, n_prompts = mask_features.shape[0], text.shape[0]
+        reduced = [F.interpolate(mask_features, size=(g, g), mode="bilinear").flatten(2) for g in self.grids]  # [S, C, N]
+        sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
+        positions = [getattr(self, f"positions_{level}").to(text.dtype) for level in range(N_LEVELS)]
+
+        def repeat(rows: Tensor) -> Tensor:  # [P or 1, L, C] -> [B, L, C], prompts fastest
+            rows = rows.expand(n_prompts, -1, -1)
+            return rows.unsqueeze(0).expand(n_slices, -1, -1, -1).flatten(0, 1)
+
+        def blocked_for(layer: int, embeddings: Tensor) -> Tensor:
+            per_slice = embeddings.reshape(n_slices, -1, embeddings.shape[-1])  # [S, P * Q, C]
+            logits = (per_slice @ reduced[self.level_of(layer)]).unflatten(1, (n_prompts, -1))  # [S, P, Q, N]
+            return sample_blocked(logits, noise[layer], inverse_temperature=layer + 1)
+
+        text = repeat(text)
+        embeddings = torch.cat([repeat(self.query_embeddings.weight[None]), text], dim=1)  # [B, Q + T, C]
+        queries = repeat(self.query_features.weight[None])
+        n_queries = queries.shape[1]
+        tokens = self.initial_self_attention(torch.cat([queries, text], dim=1), embeddings)
+        queries, text = self.initial_ffn(tokens[:, :n_queries]), tokens[:, n_queries:]
+        existence = repeat(self.classifier_query.weight[None])
+        rounds = [self.mask_embed(self.decoder_norm(queries))]
+        for i, layer in enumerate(self.layers):
+            level = self.level_of(i)
+            queries, text, existence = layer(
+                queries, text, existence, embeddings, sources[level], positions[level], blocked_for(i, rounds[-1])
+            )
+            rounds.append(self.mask_embed(self.decoder_norm(queries)))
+        return rounds, self.classifier(existence).reshape(n_slices, n_prompts)
+
+    def mask_and_edge_logits(self, mask_features: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, Q, C] -> mean mask and mean edge logits, [S, P, H, W] each; averaging first is exact."""
+        masks, edges = embeddings.split([self.n_mask_queries, embeddings.shape[1] - self.n_mask_queries], dim=1)
+        means = torch.stack([masks.mean(1), edges.mean(1)])  # [2, B, C]
+        n_slices, _, height, width = mask_features.shape
+        per_slice = means.unflatten(1, (n_slices, -1)).transpose(0, 1).flatten(1, 2)  # [S, 2 * P, C]
+        logits = (per_slice @ mask_features.flatten(2)).unflatten(2, (height, width)).unflatten(1, (2, -1))
+        return logits[:, 0], logits[:, 1]
+
+    def forward(
+        self, mask_features: Tensor, memories: Sequence[Tensor], text_features: Tensor, noise: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """mask_features [S, C, H, W], memories [S, C, grid, grid] x 3, text_features [P, T, C] with zero rows as padding,
+        noise one array per layer, broadcastable to [S, heads, P, Q, N] -> mask and edge logits [S, P, H, W], existence [S, P].
+        """
+        rounds, existence = self.decode(mask_features, memories, text_features, noise)
+        return *self.mask_and_edge_logits(mask_features, rounds[-1]), existence

@@ -1,0 +1,71 @@
+"""From mask logits of several prompts to one label per pixel, spec section 6; part of the mask decoder's graph."""
+
+import torch
+from torch import Tensor, nn
+
+from medimageparse.variants import MAX_PROMPTS
+
+UPSAMPLING = 4  # mask logits have a quarter of the slice's side
+
+
+def bicubic_antialias_matrix(n_in: int, n_out: int) -> Tensor:
+    """[n_out, n_in] float32: enlarging by torch's antialiased bicubic (a = -0.5, outside taps dropped, rows renormalised)."""
+    scale = n_in / n_out
+    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
+    tap = torch.arange(n_in, dtype=torch.float64)[None]
+    first = (centre - 1.5).trunc().clamp(min=0)
+    last = (centre + 2.5).trunc().clamp(max=n_in)
+    x = (tap + 0.5 - centre).abs()
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+    weights = weights * ((tap >= first) & (tap < last))
+    return (weights / weights.sum(1, keepdim=True)).float()
+
+
+def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> Tensor:
+    """Greedy suppression per slice: which prompts stay, [S, P] bool.
+
+    masks [S, P, N] bool, scores [S, P], gate [S, P] bool. Best score first, equal scores in prompt order; a gated-out
+    or empty mask neither stays nor suppresses; a mask whose IoU with one that stays is over 0.5 goes. Written as a fixed
+    point: after k rounds the k best prompts are decided, so MAX_PROMPTS - 1 rounds decide any chain.
+    """
+    bits = masks.float()
+    areas = bits.sum(-1)  # [S, P]
+    common = bits @ bits.transpose(1, 2)  # [S, P, P], exact in float32 up to 4096 x 4096 pixels
+    overlapping = 3 * common > areas[:, :, None] + areas[:, None, :]  # IoU > 0.5 in whole numbers
+    order = torch.ones_like(scores).cumsum(1)
+    tied_before = (scores[:, :, None] == scores[:, None, :]) & (order[:, :, None] < order[:, None, :])
+    before = (scores[:, :, None] > scores[:, None, :]) | tied_before  # [S, by, whom]
+    suppresses = (overlapping & before).float()
+    candidates = (gate & (areas > 0)).float().unsqueeze(1)  # [S, 1, P]
+    stays = candidates
+    for _ in range(MAX_PROMPTS - 1):
+        stays = torch.relu(candidates - stays @ suppresses)  # whole numbers: 1 for a candidate that nothing suppresses
+    return stays.squeeze(1) > 0
+
+
+class Merging(nn.Module):
+    """Mask logits [S, P, h, w] and existence logits [S, P] -> labels [S, 4h, 4w] uint8 and existence scores [S, P].
+
+    Label k is the k-th prompt, 0 the background, which wins at probability 0.5; the earlier prompt wins ties.
+    """
+
+    def __init__(self, grid: int):
+        super().__init__()
+        self.register_buffer("enlarge", bicubic_antialias_matrix(grid, UPSAMPLING * grid), persistent=False)
+
+    def kept(self, probabilities: Tensor, scores: Tensor) -> Tensor:
+        """Which prompts are shown on each slice, [S, P] bool: existence alone decides for one prompt, suppression for more."""
+        several = torch.ones_like(scores).sum(1, keepdim=True) > 1
+        gate = (scores > 0.5) | ((scores == 0.5) & several)
+        shown = non_maximum_suppression((probabilities > 0.5).flatten(2), scores, gate)
+        return gate & (shown | ~several)
+
+    def forward(self, mask_logits: Tensor, existence: Tensor) -> tuple[Tensor, Tensor]:
+        scores = torch.sigmoid(existence.float())
+        enlarged = self.enlarge @ mask_logits.float() @ self.enlarge.T
+        probabilities = torch.sigmoid(enlarged)
+        shown = probabilities * self.kept(probabilities, scores)[:, :, None, None].float()
+        prompt = shown.argmax(1)  # the first of equals
+        return torch.where(shown.amax(1) > 0.5, prompt + 1, torch.zeros_like(prompt)).to(torch.uint8), scores

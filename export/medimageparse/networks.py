@@ -1,0 +1,217 @@
+"""The three networks of medimageparse_3d as they are served: tensor names, shapes and dtypes, one table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from medimageparse.focalnet import FocalNet
+from medimageparse.mask_decoder import N_LEVELS, MaskDecoder
+from medimageparse.merging import Merging
+from medimageparse.pixel_decoder import PixelDecoder
+from medimageparse.text_encoder import TextEncoder
+from medimageparse.variants import MAX_PROMPTS, Variant
+
+PIXEL_MEAN = 114.495
+PIXEL_STD = 57.63
+NOISE_SEED = 0
+
+
+class ImageEncoder(nn.Module):
+    """window [S + 2, H, W], S slices of 0..255 with one neighbour on each side -> features of the S slices.
+
+    The three channels of a slice are itself, the slice before and the slice after (spec section 1.5). Returns
+    mask_features [S, C, H/4, W/4] and the memories at strides 32, 16 and 8.
+    """
+
+    def __init__(self, variant: Variant):
+        super().__init__()
+        widths = [variant.backbone_width * 2**stage for stage in range(4)]
+        self.backbone = FocalNet(variant.backbone_width, variant.backbone_depths)
+        self.pixel_decoder = PixelDecoder(
+            widths,
+            variant.width,
+            n_heads=variant.n_heads,
+            ffn_width=variant.ffn_width,
+            n_layers=variant.n_encoder_layers,
+            grid=grids(variant)[0],
+        )
+        self.register_buffer("pixel_mean", torch.full((1, 3, 1, 1), PIXEL_MEAN))
+        self.register_buffer("pixel_std", torch.full((1, 3, 1, 1), PIXEL_STD))
+
+    def encode(self, slices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """slices [S, 3, H, W] of 0..255, channels in the order own, before, after."""
+        slices = (slices - self.pixel_mean.mean()) / self.pixel_std.mean()
+        slices = slices.to(self.backbone.patch_embed.proj.weight.dtype)
+        return tuple(f.float() for f in self.pixel_decoder(self.backbone(slices)))
+
+    def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.encode(torch.stack([window[1:-1], window[:-2], window[2:]], dim=1))
+
+
+class TextFeatures(nn.Module):
+    """input_ids, attention_mask [P, T] int64 -> text_features [P, T, C] float32, rows of padding zero."""
+
+    def __init__(self, variant: Variant):
+        super().__init__()
+        self.text_encoder = TextEncoder(
+            vocabulary_size=variant.vocabulary_size,
+            context_length=variant.context_length,
+            width=variant.text_width,
+            n_heads=variant.text_heads,
+            n_layers=variant.text_layers,
+            out_width=variant.width,
+        )
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        features = self.text_encoder(input_ids).float()
+        return torch.where(attention_mask.unsqueeze(-1) != 0, features, torch.zeros_like(features))
+
+
+class PromptedMasks(nn.Module):
+    """Features of S slices and P prompts -> label_slices, scores, mask_logits, edge_logits, all in the graph.
+
+    noise: one [heads, 1, Q, N] array per layer, the same for every slice and prompt, so that a result depends neither on
+    the batch nor on the day. Parity checks give their own noise per slice and prompt instead.
+    """
+
+    def __init__(self, variant: Variant):
+        super().__init__()
+        self.mask_decoder = MaskDecoder(
+            width=variant.width,
+            n_heads=variant.n_heads,
+            ffn_width=variant.ffn_width,
+            n_layers=variant.n_decoder_layers,
+            n_queries=variant.n_queries,
+            n_edge_queries=variant.n_edge_queries,
+            grids=grids(variant),
+        )
+        self.merging = Merging(variant.image_size // 4)
+        generator = torch.Generator().manual_seed(NOISE_SEED)
+        for layer in range(variant.n_decoder_layers):
+            n_tokens = grids(variant)[layer % N_LEVELS] ** 2
+            noise = torch.rand(variant.n_heads, 1, variant.n_queries, n_tokens, generator=generator)
+            self.register_buffer(f"noise_{layer}", noise, persistent=False)
+
+    def forward(
+        self,
+        mask_features: Tensor,
+        memory_stride32: Tensor,
+        memory_stride16: Tensor,
+        memory_stride8: Tensor,
+        text_features: Tensor,
+        noise: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        dtype = self.mask_decoder.classifier.weight.dtype
+        if noise is None:
+            noise = [getattr(self, f"noise_{layer}") for layer in range(len(self.mask_decoder.layers))]
+        memories = [memory.to(dtype) for memory in (memory_stride32, memory_stride16, memory_stride8)]
+        mask_logits, edge_logits, existence = self.mask_decoder(
+            mask_features.to(dtype), memories, text_features.to(dtype), noise
+        )
+        label_slices, scores = self.merging(mask_logits, existence)
+        return label_slices, scores, mask_logits.float(), edge_logits.float()
+
+
+def grids(variant: Variant) -> tuple[int, int, int]:
+    """In-plane sides of the memories at strides 32, 16 and 8."""
+    return tuple(-(-variant.image_size // stride) for stride in (32, 16, 8))
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A dynamic dimension and the sizes that an engine serves: least, usual, most."""
+
+    name: str
+    smallest: int
+    usual: int
+    largest: int
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Name, dtype and shape of a served tensor; a shape entry is a number or a dynamic dimension."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int | Dimension, ...]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One exported graph: its folder in model_repository, its module and its tensors."""
+
+    name: str
+    module: type[nn.Module]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def networks(variant: Variant) -> dict[str, Network]:
+    """The table of served networks for one variant, keyed by model name, in the order of the data."""
+    size, width = variant.image_size, variant.width
+    coarse, middle, fine = grids(variant)
+    slices = Dimension("slices", 1, 8, 16)
+    halo_slices = Dimension("slices_and_halo", 3, 10, 18)
+    prompts = Dimension("prompts", 1, 15, MAX_PROMPTS)
+    tokens = Dimension("tokens", 2, 16, variant.context_length)
+    text_features = TensorSpec("text_features", torch.float32, (prompts, tokens, width))
+    features = (
+        TensorSpec("mask_features", torch.float32, (slices, width, size // 4, size // 4)),
+        TensorSpec("memory_stride32", torch.float32, (slices, width, coarse, coarse)),
+        TensorSpec("memory_stride16", torch.float32, (slices, width, middle, middle)),
+        TensorSpec("memory_stride8", torch.float32, (slices, width, fine, fine)),
+    )
+    table = (
+        Network(
+            "text_encoder_3d",
+            TextFeatures,
+            (
+                TensorSpec("input_ids", torch.int64, (prompts, tokens)),
+                TensorSpec("attention_mask", torch.int64, (prompts, tokens)),
+            ),
+            (text_features,),
+        ),
+        Network(
+            "image_encoder_3d",
+            ImageEncoder,
+            (TensorSpec("window", torch.float32, (halo_slices, size, size)),),
+            features,
+        ),
+        Network(
+            "mask_decoder_3d",
+            PromptedMasks,
+            (*features, text_features),
+            (
+                TensorSpec("label_slices", torch.uint8, (slices, size, size)),
+                TensorSpec("scores", torch.float32, (slices, prompts)),
+                TensorSpec("mask_logits", torch.float32, (slices, prompts, size // 4, size // 4)),
+                TensorSpec("edge_logits", torch.float32, (slices, prompts, size // 4, size // 4)),
+            ),
+        ),
+    )
+    return {network.name: network for network in table}
+
+
+def build(variant: Variant) -> dict[str, nn.Module]:
+    """The three modules of a variant with fresh weights, in evaluation mode."""
+    return {name: network.module(variant).eval() for name, network in networks(variant).items()}
+
+
+def build_random(variant: Variant, seed: int) -> dict[str, nn.Module]:
+    """The three modules with reproducible random weights, scaled so that no branch is idle: for tests and benchmarks."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        modules = build(variant)
+        for name, parameter in nn.ModuleDict(modules).named_parameters():
+            if "gamma_" in name:
+                nn.init.uniform_(parameter, 0.1, 0.5)
+            elif "query_" in name:
+                nn.init.normal_(parameter)
+            elif name.endswith((".mask_embed.layers.2.weight", ".classifier.weight", ".lang_proj")):
+                nn.init.normal_(parameter, std=2 * parameter.shape[-1] ** -0.5)
+            elif "decoder" in name and parameter.ndim > 1:
+                nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+        nn.init.ones_(modules["mask_decoder_3d"].mask_decoder.classifier.bias)
+    return modules
