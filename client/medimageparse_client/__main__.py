@@ -1,0 +1,5 @@
+import sys
+
+from medimageparse_client.cli import main
+
+sys.exit(main())

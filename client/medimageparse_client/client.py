@@ -1,0 +1,177 @@
+"""One connection to a Triton server that serves MedImageParse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc
+import tritonclient.http
+
+from medimageparse_client.errors import InvalidRequest, MedImageParseError, ServerError, translate_errors
+from medimageparse_client.segmentation import Segmentation, decode_answer
+from medimageparse_client.volume import Volume, encode_volume
+
+MODEL = "medimageparse_3d"
+
+Protocol: TypeAlias = Literal["grpc", "http"]
+Intensity: TypeAlias = Literal["auto", "none", "percentile", "ct-soft-tissue", "ct-lung", "ct-brain", "ct-bone"]
+Orientation: TypeAlias = Literal["LAS", "stored"]
+SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]
+
+
+@dataclass(frozen=True)
+class Health:
+    """is_live: the server answers; models: name -> ready; server: its name and version; problem: why it is not live."""
+
+    is_live: bool
+    models: dict[str, bool]
+    server: str = ""
+    problem: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a volume can be sent now."""
+        return self.is_live and all(self.models.values())
+
+
+class Client:
+    """A connection to the server, for one thread; use it in a `with` block or call `close`.
+
+    url: "host:port", or with the protocol in front, as in "http://host:8000" or "grpc://host:8001"
+    protocol: "grpc" (default) or "http"
+    timeout_s: how long one request may take, in seconds; a large volume on a CPU takes minutes
+    """
+
+    def __init__(
+        self, url: str = "localhost:8001", *, protocol: Protocol | None = None, timeout_s: float = 600.0
+    ) -> None:
+        if not timeout_s > 0 or timeout_s == float("inf"):
+            raise ValueError("timeout_s is a finite number of seconds above 0")
+        self.protocol, self.url = split_url(url, protocol)
+        self.timeout_s = timeout_s
+        self._triton: Any
+        self._call_options: dict[str, float]
+        if self.protocol == "grpc":
+            self._triton, self._call_options = tritonclient.grpc, {"client_timeout": timeout_s}
+            self._server = self._triton.InferenceServerClient(self.url)  # carries messages up to 2 GiB
+        else:
+            self._triton, self._call_options = tritonclient.http, {}
+            self._server = self._triton.InferenceServerClient(
+                self.url, connection_timeout=timeout_s, network_timeout=timeout_s
+            )
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._server.close()
+
+    def segment(
+        self,
+        volume: Volume,
+        prompts: str | Sequence[str],
+        *,
+        affine: npt.ArrayLike | None = None,
+        intensity: Intensity = "auto",
+        orientation: Orientation = "LAS",
+        slice_axis: SliceAxis = "auto",
+    ) -> Segmentation:
+        """Segments each prompt in a 3D volume.
+
+        volume: path of a .nii or .nii.gz file, the bytes of one, a nibabel image, or an array [x,y,z] with `affine`
+        prompts: one text for each structure, for example "left kidney"; label k is the k-th prompt
+        affine: [4,4], voxels to millimetres (RAS+); for arrays, and only for them
+        intensity: "auto" windows CT in Hounsfield units (soft tissue), keeps 0..255 and takes percentiles otherwise
+        orientation: "LAS" gives one patient one answer however the file is stored; "stored" slices it as stored
+        slice_axis: "auto", or the axis (0, 1, 2) of the slices-first volume to slice along
+        """
+        prompts = check_prompts(prompts)
+        data = encode_volume(volume, affine)
+        answer = self._infer(
+            {"image": data, "text": encode_prompts(prompts), **encode_options(intensity, orientation, slice_axis)},
+            ["nifti_file", "scores", "report"],
+        )
+        return decode_answer(
+            prompts,
+            data,
+            nifti_file=answer["nifti_file"].item(),
+            scores=answer["scores"],
+            report=answer["report"].item(),
+        )
+
+    def health(self) -> Health:
+        """Whether the server lives and the model is ready; never raises for a server that cannot be reached."""
+        try:
+            with translate_errors(self.url, self.timeout_s):
+                is_live = self._server.is_server_live(**self._call_options)
+                models = {MODEL: self._server.is_model_ready(MODEL, **self._call_options)}
+                metadata = self._server.get_server_metadata(**self._call_options, **self._as_json())
+        except MedImageParseError as error:
+            return Health(is_live=False, models={}, problem=str(error))
+        return Health(is_live, models, server=f"{metadata['name']} {metadata['version']}")
+
+    def _as_json(self) -> dict[str, bool]:
+        return {"as_json": True} if self.protocol == "grpc" else {}
+
+    def _infer(self, inputs: dict[str, bytes], output_names: list[str]) -> dict[str, npt.NDArray[Any]]:
+        tensors = []
+        for name, value in inputs.items():
+            tensors.append(self._triton.InferInput(name, [1], "BYTES"))
+            tensors[-1].set_data_from_numpy(np.array([value], np.object_))
+        outputs = [self._triton.InferRequestedOutput(name) for name in output_names]
+        with translate_errors(self.url, self.timeout_s):
+            answer = self._server.infer(MODEL, tensors, outputs=outputs, **self._call_options)
+        arrays = {name: answer.as_numpy(name) for name in output_names}
+        for name, array in arrays.items():
+            if array is None or not array.size:
+                raise ServerError(f"the server's answer has no {name}")
+        return arrays
+
+
+def split_url(url: str, protocol: Protocol | None) -> tuple[Protocol, str]:
+    """The protocol and "host:port" of a url with or without the protocol in front."""
+    scheme, _, address = url.rpartition("://")
+    address = address.rstrip("/")
+    if scheme not in ("", "grpc", "http") or protocol not in (None, "grpc", "http"):
+        raise ValueError("the protocol is grpc or http")
+    if protocol and scheme and scheme != protocol:
+        raise ValueError("the url names another protocol than protocol=")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError("the url is host:port, for example localhost:8001")
+    return ("http" if "http" in (scheme, protocol) else "grpc"), address
+
+
+def check_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
+    """The prompts, trimmed; refuses what the server could not tell apart."""
+    prompts = tuple(prompt.strip() for prompt in ([prompts] if isinstance(prompts, str) else prompts))
+    if not prompts:
+        raise InvalidRequest("there is no prompt; give at least one, for example 'liver'")
+    if not all(prompts):
+        raise InvalidRequest("a prompt is empty; leave it out or say what to segment")
+    if any("&" in prompt for prompt in prompts):
+        raise InvalidRequest("a prompt contains '&', which separates prompts; give each structure its own prompt")
+    return prompts
+
+
+def encode_prompts(prompts: tuple[str, ...]) -> bytes:
+    """The input `text` of the model."""
+    try:
+        return " & ".join(prompts).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("a prompt is not valid Unicode; write it in UTF-8") from error
+
+
+def encode_options(intensity: Intensity, orientation: Orientation, slice_axis: SliceAxis) -> dict[str, bytes]:
+    """The optional inputs of the model; `output` spares the server the label map as a tensor."""
+    options = {"intensity": intensity, "orientation": orientation, "slice_axis": slice_axis, "output": "nifti_file"}
+    return {name: str(value).encode() for name, value in options.items()}

@@ -1,0 +1,88 @@
+"""The errors a caller can meet, and the one place where the transport's errors become ours.
+
+MedImageParseError
+ ├─ ServerUnavailable      not reachable, overloaded, or the model is not loaded
+ ├─ RequestTimeout         no answer within timeout_s
+ ├─ InvalidRequest         refused, here or by the server; the message says what to send instead
+ │   └─ InvalidVolume      the volume cannot be read or sent; found out before anything was sent
+ └─ ServerError            anything else, with the server's words
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+
+from tritonclient.utils import InferenceServerException
+
+
+class MedImageParseError(Exception):
+    """Root of all errors of this package."""
+
+
+class ServerUnavailable(MedImageParseError):
+    """The server cannot be reached, is overloaded, or has not loaded the model."""
+
+
+class RequestTimeout(MedImageParseError):
+    """The server did not answer in time."""
+
+
+class InvalidRequest(MedImageParseError):
+    """The request was refused; the message says what to send instead."""
+
+
+class InvalidVolume(InvalidRequest):
+    """The volume cannot be read or sent; nothing was sent."""
+
+
+class ServerError(MedImageParseError):
+    """The server failed; the message is its own."""
+
+
+# gRPC status or HTTP status -> error; everything else is a ServerError
+ERROR_OF_STATUS: dict[str | None, type[MedImageParseError]] = {
+    "StatusCode.INVALID_ARGUMENT": InvalidRequest,
+    "400": InvalidRequest,
+    "StatusCode.UNAVAILABLE": ServerUnavailable,
+    "503": ServerUnavailable,
+    "StatusCode.NOT_FOUND": ServerUnavailable,
+    "404": ServerUnavailable,
+    "StatusCode.DEADLINE_EXCEEDED": RequestTimeout,
+    "504": RequestTimeout,
+}
+
+ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )+")
+
+
+@contextmanager
+def translate_errors(url: str, timeout_s: float) -> Iterator[None]:
+    """Raises what the transport raises in the block as an error of this package."""
+    try:
+        yield
+    except InferenceServerException as error:
+        raise server_error(error, url, timeout_s) from error
+    except TimeoutError as error:
+        raise timeout_error(url, timeout_s) from error
+    except OSError as error:
+        raise unavailable_error(url, error.strerror or "no connection") from error
+    except HTTPException as error:
+        raise unavailable_error(url, "the connection was closed, or this port does not speak HTTP") from error
+
+
+def server_error(error: InferenceServerException, url: str, timeout_s: float) -> MedImageParseError:
+    """The error of this package for one of tritonclient's."""
+    kind = ERROR_OF_STATUS.get(error.status(), ServerError)
+    if kind is RequestTimeout:
+        return timeout_error(url, timeout_s)
+    # below the first line stands, at most, a traceback
+    words = ENSEMBLE_PREFIX.sub("", error.message() or "no reason given").split("\n", 1)[0]
+    return unavailable_error(url, words) if kind is ServerUnavailable else kind(words)
+
+
+def timeout_error(url: str, timeout_s: float) -> RequestTimeout:
+    return RequestTimeout(f"no answer from {url} within {timeout_s:g} s; a longer time-out may help")
+
+
+def unavailable_error(url: str, words: str) -> ServerUnavailable:
+    return ServerUnavailable(f"the server at {url} is not available: {words}")

@@ -1,0 +1,101 @@
+"""What the server answers, as the caller sees it."""
+
+import base64
+import gzip
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from medimageparse_client.preview import draw_preview
+from medimageparse_client.volume import decode_nifti
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """A label map and what the server says about it.
+
+    prompts: as asked, in order; label k is the k-th prompt
+    label_map: integers [x,y,z] in the voxels of the volume that was sent, 0 is background
+    affine: float64 [4,4], voxels to millimetres (RAS+), that of the volume
+    labels: prompt -> label; of a repeated prompt the first, which holds the voxels
+    scores: float32 [P,D], how sure the network is that prompt P is on slice D, 0..1
+    report: the server's: per prompt volume and bounding box, intensity handling, hashes, times
+    nifti: the label map as the bytes of a .nii.gz file, as the server made it
+    volume: the bytes that were sent, for the preview
+    """
+
+    prompts: tuple[str, ...]
+    label_map: npt.NDArray[np.integer[Any]] = field(repr=False)
+    affine: npt.NDArray[np.float64] = field(repr=False)
+    labels: dict[str, int]
+    scores: npt.NDArray[np.float32] = field(repr=False)
+    report: dict[str, Any] = field(repr=False)
+    nifti: bytes = field(repr=False)
+    volume: bytes = field(repr=False)
+
+    def mask(self, prompt: str) -> npt.NDArray[np.bool_]:
+        """The voxels [x,y,z] of one prompt."""
+        return np.asarray(self.label_map == self.labels[prompt])
+
+    def describe(self, prompt: str) -> dict[str, Any]:
+        """What the report says about one prompt: present, highest_score, voxels, volume_ml, box_voxels, box_mm."""
+        described: dict[str, Any] = self.report["prompts"][self.labels[prompt] - 1]
+        return described
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the label map as .nii.gz (the server's bytes) or .nii."""
+        path = Path(path)
+        if path.name.endswith(".nii.gz"):
+            path.write_bytes(self.nifti)
+        elif path.name.endswith(".nii"):
+            path.write_bytes(gzip.decompress(self.nifti))
+        else:
+            raise ValueError("a label map is saved as .nii.gz or .nii")
+
+    def preview(self, path: str | os.PathLike[str]) -> None:
+        """Draws a few slices with the labels in colour and a legend, in radiological display (.png)."""
+        image = self.report["image"]
+        legend = {label: describe_size(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
+        picture = draw_preview(
+            np.asanyarray(decode_nifti(self.volume).dataobj),
+            self.label_map,
+            self.affine,
+            legend,
+            grey_range=image["intensity"]["bounds"],
+            is_oriented=image["stored_orientation"] is not None,
+        )
+        picture.save(path)
+
+
+def describe_size(prompt: str, described: dict[str, Any]) -> str:
+    """A line of the legend."""
+    if not described["present"]:
+        return f"{prompt}: not found"
+    volume_ml = described["volume_ml"]
+    return f"{prompt}: {described['voxels']} voxels" if volume_ml is None else f"{prompt}: {volume_ml:.1f} ml"
+
+
+def decode_answer(
+    prompts: tuple[str, ...], volume: bytes, nifti_file: bytes, scores: npt.NDArray[np.float32], report: bytes
+) -> Segmentation:
+    """The outputs of the model, all of one request, put together."""
+    nifti = base64.b64decode(json.loads(nifti_file)["data"])
+    image = decode_nifti(nifti)
+    labels: dict[str, int] = {}
+    for label, prompt in enumerate(prompts, start=1):
+        labels.setdefault(prompt, label)
+    return Segmentation(
+        prompts=prompts,
+        label_map=np.asarray(image.dataobj).reshape(image.shape[:3]),
+        affine=np.asarray(image.affine, np.float64),
+        labels=labels,
+        scores=scores,
+        report=json.loads(report),
+        nifti=nifti,
+        volume=volume,
+    )

@@ -1,0 +1,200 @@
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import medimageparse_client
+import nibabel as nib
+import numpy as np
+import pytest
+from medimageparse_client.cli import main
+
+
+def test_the_command_of_the_readme(triton, volume_file, volume, monkeypatch, capsys):
+    monkeypatch.chdir(volume_file.parent)
+    command = ["segment", "ct.nii.gz", "liver", "left kidney"]
+    command += ["-o", "masks.nii.gz", "--preview", "masks.png", "--report", "report.json"]
+    assert main(command) == 0
+    np.testing.assert_array_equal(nib.load("masks.nii.gz").dataobj, volume)
+    with open("report.json", encoding="utf-8") as report:
+        assert [described["text"] for described in json.load(report)["prompts"]] == ["liver", "left kidney"]
+    assert {path.name for path in volume_file.parent.iterdir()} == {
+        "ct.nii.gz",
+        "masks.nii.gz",
+        "masks.png",
+        "report.json",
+    }
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2"]
+    assert out.splitlines()[2].split() == ["2", "0.75", "36", "0.1", "left", "kidney"]
+
+
+def test_the_table_of_a_cut_prompt_and_a_file_without_orientation(triton, volume_file, tmp_path, capsys):
+    triton.voxel_ml = None
+    assert main(["segment", str(volume_file), "liver " * 80, "-o", str(tmp_path / "masks.nii.gz")]) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.split()[3] == "-"
+    assert line.endswith("(cut to 77 tokens)")
+
+
+def test_prompts_may_stand_after_options(triton, volume_file, tmp_path):
+    output = str(tmp_path / "new" / "masks.nii")
+    assert main(["segment", str(volume_file), "-o", output, "liver", "--intensity", "ct-bone", "spleen"]) == 0
+    assert triton.requests[0]["text"] == "liver & spleen"
+    assert triton.requests[0]["intensity"] == "ct-bone"
+    assert (tmp_path / "new" / "masks.nii").exists()
+
+
+def test_prompts_from_a_file(triton, volume_file, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# organs\nliver\n\n  the left kidney \n", "utf-8")
+    output = str(tmp_path / "masks.nii.gz")
+    assert main(["segment", str(volume_file), "--prompts-file", str(prompts), "--prompt", "aorta", "-o", output]) == 0
+    assert triton.requests[0]["text"] == "aorta & liver & the left kidney"
+
+
+@pytest.fixture
+def folder(tmp_path, volume_file):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for name in ("a.nii.gz", "b.nii.gz", "c.nii.gz"):
+        (folder / name).write_bytes(volume_file.read_bytes())
+    (folder / "notes.txt").write_text("not a volume")
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_folder(triton, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["segment", str(folder), "liver", "-o", str(out), "--preview", str(out), "--report", str(out)]) == 0
+    assert names(out) == [f"{stem}.{ending}" for stem in "abc" for ending in ("json", "nii.gz", "png")]
+    assert "3 of 3 volumes segmented" in capsys.readouterr().out
+
+
+def test_several_files_and_folders(triton, folder, volume_file, tmp_path):
+    command = ["segment", str(volume_file), str(folder), "--prompt", "liver", "--prompt", "spleen"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    assert names(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz", "ct.nii.gz"]
+    assert {request["text"] for request in triton.requests} == {"liver & spleen"}
+
+
+def test_a_failing_volume_does_not_stop_the_others(triton, folder, tmp_path, capsys):
+    (folder / "b.nii.gz").write_bytes(b"hello")
+    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out")]) == 1
+    assert names(tmp_path / "out") == ["a.nii.gz", "c.nii.gz"]
+    out, err = capsys.readouterr()
+    assert "2 of 3 volumes segmented" in out
+    assert f"medimageparse: {folder}/b.nii.gz: this is not a NIfTI file" in err
+
+
+def test_requests_are_in_flight_together(triton, folder, tmp_path, monkeypatch):
+    together = threading.Barrier(3, timeout=10)
+    infer = triton.infer
+    monkeypatch.setattr(triton, "infer", lambda *args, **options: (together.wait(), infer(*args, **options))[1])
+    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out"), "--in-flight", "3"]) == 0
+
+
+def test_no_server_for_many_volumes(triton, folder, tmp_path, capsys):
+    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out"), "--url", "nobody:8001"]) == 3
+    triton.is_loaded = False
+    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out")]) == 3
+    assert triton.requests == []
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code", "sentence"),
+    [
+        ("gone", 3, "is not available: socket closed"),
+        ("slow", 4, "no answer from localhost:8001 within 9 s"),
+        ("refused", 6, "the prompt is bad; send another"),
+        ("crash", 7, "boom"),
+    ],
+)
+def test_exit_codes(prompt, code, sentence, triton, volume_file, capsys):
+    output = volume_file.parent / "masks.nii.gz"
+    assert main(["segment", str(volume_file), prompt, "-o", str(output), "--timeout", "9"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"medimageparse: {volume_file}: ")
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert not output.exists()
+
+
+def test_exit_codes_of_files(triton, volume_file, tmp_path, capsys):
+    assert main(["segment", str(tmp_path / "no.nii"), "liver", "-o", str(tmp_path / "masks.nii.gz")]) == 5
+    assert "No such file" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    assert main(["segment", str(volume_file), "liver", "-o", str(tmp_path / "file" / "masks.nii.gz")]) == 5
+    assert main(["segment", str(volume_file), "--prompts-file", "no.txt", "-o", str(tmp_path / "masks.nii.gz")]) == 5
+    assert main(["segment", str(volume_file), "liver & spleen", "-o", str(tmp_path / "masks.nii.gz")]) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["ct.nii.gz", "liver"], "-o"),
+        (["ct.nii.gz", "b.nii.gz", "liver", "-o", "out"], "looks like a volume"),
+        (["ct.nii.gz", "spleen", "--prompt", "liver", "-o", "out"], "all arguments are"),
+        (["ct.nii.gz", "liver", "-o", "masks"], "--output names a .nii.gz or .nii file"),
+        (["ct.nii.gz", "liver", "-o", "masks.nii.gz", "--preview", "masks.jpg"], "--preview names a .png"),
+        (["ct.nii.gz", "b.nii.gz", "--prompt", "liver", "-o", "masks.nii.gz"], "names a folder"),
+        (["ct.nii.gz", "x/ct.nii.gz", "--prompt", "liver", "-o", "out"], "same name"),
+        (["ct.nii.gz", "liver", "-o", "ct.nii.gz"], "overwrite"),
+        (["ct.nii.gz", "liver", "-o", "."], "overwrite"),
+        (["ct.nii.gz", "liver", "-o", "masks.nii.gz", "--fast"], "unrecognized argument: --fast"),
+        (["ct.nii.gz", "liver", "-o", "masks.nii.gz", "--timeout", "0"], "--timeout"),
+        (["ct.nii.gz", "liver", "-o", "masks.nii.gz", "--url", "localhost"], "host:port"),
+        (["empty", "liver", "-o", "out"], "holds no"),
+    ],
+)
+def test_wrong_command_lines(arguments, sentence, triton, volume_file, monkeypatch, capsys):
+    monkeypatch.chdir(volume_file.parent)
+    (volume_file.parent / "empty").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["segment", *arguments])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert triton.requests == []
+
+
+def test_no_prompt(triton, volume_file, tmp_path, capsys):
+    assert main(["segment", str(volume_file), "-o", str(tmp_path / "masks.nii.gz")]) == 6
+    assert "no prompt" in capsys.readouterr().err
+
+
+def test_ctrl_c(triton, volume_file, tmp_path, capsys):
+    triton.failures["liver"] = KeyboardInterrupt()
+    assert main(["segment", str(volume_file), "liver", "-o", str(tmp_path / "masks.nii.gz")]) == 130
+    assert capsys.readouterr().err == "medimageparse: stopped\n"
+
+
+def test_health(triton, capsys):
+    assert main(["health"]) == 0
+    assert capsys.readouterr().out == "triton 2.51.0 at localhost:8001: live\nmedimageparse_3d: ready\n"
+    triton.is_loaded = False
+    assert main(["health"]) == 3
+    assert main(["health", "--url", "nobody:8001"]) == 3
+    assert "nobody:8001 is not available" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["health", "--help"]])
+def test_help_names_the_exit_codes(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    assert "3  server not available" in capsys.readouterr().out
+
+
+def test_as_a_module():
+    command = [sys.executable, "-m", "medimageparse_client", "health", "--url", "127.0.0.1:9", "--timeout", "5"]
+    environment = os.environ | {"PYTHONPATH": str(Path(medimageparse_client.__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert done.stderr.startswith("medimageparse: the server at 127.0.0.1:9 is not available")
