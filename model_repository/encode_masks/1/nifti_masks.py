@@ -1,0 +1,130 @@
+"""Labels of slices -> label map as the image was stored, NIfTI file and report."""
+
+import base64
+import gzip
+import json
+import platform
+from itertools import product
+from typing import Any
+
+import nibabel
+import numpy as np
+from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti2 import Nifti2Image
+from numpy.typing import NDArray
+
+GZIP_LEVEL = 1  # label maps shrink a hundredfold at any level; this one is the fastest
+
+
+def restore_labels(label_slices: NDArray[np.uint8], geometry: dict[str, Any]) -> NDArray[np.uint8]:
+    """Labels [D,H,W] -> [x,y,z] as stored; a view."""
+    flipped = [axis for axis in range(3) if geometry["flipped"][axis]]
+    return np.flip(label_slices, flipped).transpose(np.argsort(geometry["axes"]))
+
+
+def encode_nifti(label_map: NDArray[np.uint8], geometry: dict[str, Any]) -> bytes:
+    """A .nii.gz with the image's geometry and nothing else of its header."""
+    kind = Nifti2Image if geometry["nifti_version"] == 2 else Nifti1Image
+    image = kind(label_map, None, dtype=np.uint8)  # type: ignore[no-untyped-call]
+    for field, value in geometry["fields"].items():
+        image.header[field] = value
+    image.header["pixdim"][:4] = geometry["pixdim"]
+    image.header["xyzt_units"] = geometry["spatial_units"]
+    return gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
+
+
+def encode_nifti_file(label_map: NDArray[np.uint8], geometry: dict[str, Any]) -> bytes:
+    """The JSON text that MedImageParse clients read: `json.loads(nifti_file)["data"]` is base64."""
+    return json.dumps({"data": base64.b64encode(encode_nifti(label_map, geometry)).decode()}).encode()
+
+
+def count_labels(label_slices: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
+    """Voxels of each of 256 labels, and for each axis [256,n]: does the label occur at this index."""
+    occurs = [np.zeros((256, n), np.bool_) for n in label_slices.shape]
+    counts = np.zeros((len(label_slices), 256), np.int64)
+    for d, labels in enumerate(label_slices):
+        counts[d] = np.bincount(labels.ravel(), minlength=256)
+        occurs[0][:, d] = counts[d] > 0
+        for label in np.flatnonzero(counts[d][1:]) + 1:
+            mask = labels == label
+            occurs[1][label] |= mask.any(1)
+            occurs[2][label] |= mask.any(0)
+    return counts.sum(0), occurs
+
+
+def stored_box(occurs: list[NDArray[np.bool_]], label: int, geometry: dict[str, Any]) -> list[list[int]]:
+    """First and last voxel of a label along the stored axes, both inclusive."""
+    box = [[0, 0, 0], [0, 0, 0]]
+    for occurs_along, axis, flipped in zip(occurs, geometry["axes"], geometry["flipped"], strict=True):
+        indices = np.flatnonzero(occurs_along[label][::-1] if flipped else occurs_along[label])
+        box[0][axis], box[1][axis] = int(indices[0]), int(indices[-1])
+    return box
+
+
+def box_in_mm(box: list[list[int]], affine: list[list[float]]) -> list[list[float]]:
+    """Smallest and largest coordinates of the box's outer faces; a voxel reaches half a voxel around its centre."""
+    low, high = np.array(box[0]) - 0.5, np.array(box[1]) + 0.5
+    corners = np.array(list(product(*zip(low, high, strict=True)))) @ np.array(affine)[:3, :3].T
+    corners += np.array(affine)[:3, 3]
+    return [[round(float(value), 3) for value in bound] for bound in (corners.min(0), corners.max(0))]
+
+
+def describe_prompts(
+    label_slices: NDArray[np.uint8],
+    highest_scores: list[float],
+    geometry: dict[str, Any],
+    prompts: list[str],
+    truncated: NDArray[np.bool_],
+) -> list[dict[str, Any]]:
+    """What was found for each prompt; present means that at least one voxel carries its label."""
+    counts, occurs = count_labels(label_slices)
+    affine = geometry["affine_mm"]
+    voxel_ml = None if affine is None else abs(float(np.linalg.det(np.array(affine)[:3, :3]))) / 1000
+    described = []
+    for label, prompt in enumerate(prompts, start=1):
+        voxels = int(counts[label])
+        box = stored_box(occurs, label, geometry) if voxels else None
+        described.append(
+            {
+                "text": prompt,
+                "label": label,
+                "present": voxels > 0,
+                "highest_score": round(highest_scores[label - 1], 6),
+                "voxels": voxels,
+                "volume_ml": None if voxel_ml is None else round(voxels * voxel_ml, 6),
+                "box_voxels": box,
+                "box_mm": box_in_mm(box, affine) if box and affine else None,
+                "truncated": bool(truncated[label - 1]),
+            }
+        )
+    return described
+
+
+def describe_stages(stages: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Milliseconds of each python step; what lies between the steps is the text encoder, queues and copies."""
+    milliseconds = {name: (stage["end_ns"] - stage["start_ns"]) / 1e6 for name, stage in stages.items()}
+    start_ns = min(stage["start_ns"] for stage in stages.values())
+    milliseconds["total"] = (max(stage["end_ns"] for stage in stages.values()) - start_ns) / 1e6
+    return {name: round(value, 1) for name, value in milliseconds.items()}
+
+
+def build_report(
+    described: list[dict[str, Any]],
+    geometry: dict[str, Any],
+    segment_report: dict[str, Any],
+    milliseconds: dict[str, float],
+) -> dict[str, Any]:
+    """The `report` output: the prompts' texts stand here only, it is the answer to who sent them."""
+    image = {name: geometry[name] for name in ("shape", "dtype", "stored_orientation", "orientation", "slice_axis")}
+    return {
+        "prompts": described,
+        "image": image | {"slice_axis_stored": geometry["axes"][0], "intensity": geometry["intensity"]},
+        "networks": segment_report["networks"],
+        "window_size": segment_report["window_size"],
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "nibabel": nibabel.__version__},
+        "milliseconds": milliseconds,
+        "notes": {
+            "box_voxels": "first and last voxel along the stored axes, inclusive, from 0",
+            "box_mm": "smallest and largest x, y, z of the NIfTI affine (RAS+), outer faces of the voxels",
+        },
+    }

@@ -1,0 +1,92 @@
+"""Labels to NIfTI file and report."""
+
+import base64
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nifti_masks import count_labels, describe_prompts, describe_stages, encode_nifti_file, stored_box
+from nifti_volume import Limits, Options, decode_volume
+
+LIMITS = Limits(10**7, 10**6, 1000)
+AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0]])
+
+
+def geometry_of(image):
+    return decode_volume(image.to_bytes(), Options(), LIMITS)[1]
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_the_file_has_the_images_geometry_and_no_text(kind):
+    image = kind(np.zeros((6, 7, 4), np.int16), AFFINE)
+    image.header.set_xyzt_units("mm", "sec")
+    qform = np.array([[0.8, -0.6, 0, 3], [0.6, 0.8, 0, 4], [0, 0, -2.5, 5], [0, 0, 0, 1]])
+    image.set_qform(qform, 1)
+    image.set_sform(AFFINE, 3)
+    for field in ("descrip", "aux_file", "intent_name"):
+        image.header[field] = "secret"
+    labels = np.random.default_rng(0).integers(0, 4, image.shape).astype(np.uint8)
+    nifti_file = json.loads(encode_nifti_file(labels, geometry_of(image)))["data"]
+    content = gzip.decompress(base64.b64decode(nifti_file, validate=True))
+    masks = kind.from_bytes(content)
+    assert b"secret" not in content
+    assert masks.get_data_dtype() == np.uint8
+    assert np.array_equal(np.asarray(masks.dataobj), labels)
+    assert np.array_equal(masks.affine, image.affine)
+    assert masks.header.get_zooms() == image.header.get_zooms()
+    assert masks.header.get_xyzt_units()[0] == "mm"
+    for form in ("get_sform", "get_qform"):
+        ours, theirs = (getattr(file, form)(coded=True) for file in (masks, kind.from_bytes(image.to_bytes())))
+        assert np.array_equal(ours[0], theirs[0])
+        assert ours[1] == theirs[1]
+
+
+def test_a_file_without_geometry_stays_without():
+    image = nib.Nifti1Image(np.zeros((3, 4, 5), np.uint8), None)
+    nifti_file = json.loads(encode_nifti_file(np.zeros((3, 4, 5), np.uint8), geometry_of(image)))["data"]
+    masks = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(nifti_file)))
+    assert (int(masks.header["sform_code"]), int(masks.header["qform_code"])) == (0, 0)
+
+
+@pytest.mark.parametrize("affine", [AFFINE, np.diag([1.0, -1, 2, 1]), np.diag([-1.0, 1, 2, 1])])
+def test_counts_and_boxes_are_those_of_the_stored_labels(affine):
+    stored = np.zeros((9, 8, 6), np.uint8)
+    stored[2:5, 1:4, 3:] = 1
+    stored[7, 7, 0] = 3
+    image = nib.Nifti1Image(stored, affine)
+    label_slices, geometry = decode_volume(image.to_bytes(), Options(), LIMITS)
+    counts, occurs = count_labels(label_slices)
+    assert counts[:4].tolist() == [9 * 8 * 6 - 28, 27, 0, 1]
+    assert stored_box(occurs, 1, geometry) == [[2, 1, 3], [4, 3, 5]]
+    assert stored_box(occurs, 3, geometry) == [[7, 7, 0], [7, 7, 0]]
+
+
+def test_the_report_of_a_prompt():
+    stored = np.zeros((9, 8, 6), np.uint8)
+    stored[2:5, 1:4, 3:] = 1
+    image = nib.Nifti1Image(stored, np.diag([-2.0, 2, 5, 1]))
+    label_slices, geometry = decode_volume(image.to_bytes(), Options(), LIMITS)
+    found, missing = describe_prompts(label_slices, [0.75, 0.25], geometry, ["liver", "cyst"], np.array([False, True]))
+    assert found == {
+        "text": "liver",
+        "label": 1,
+        "present": True,
+        "highest_score": 0.75,
+        "voxels": 27,
+        "volume_ml": 0.54,
+        "box_voxels": [[2, 1, 3], [4, 3, 5]],
+        "box_mm": [[-9, 1, 12.5], [-3, 7, 27.5]],
+        "truncated": False,
+    }
+    assert (missing["present"], missing["voxels"], missing["volume_ml"]) == (False, 0, 0)
+    assert (missing["box_voxels"], missing["box_mm"], missing["truncated"]) == (None, None, True)
+
+
+def test_stage_times():
+    stages = {
+        "first": {"start_ns": 10**9, "end_ns": 10**9 + 2_000_000},
+        "last": {"start_ns": 10**9 + 10**7, "end_ns": 10**9 + 1.2e7},
+    }
+    assert describe_stages(stages) == {"first": 2.0, "last": 2.0, "total": 12.0}

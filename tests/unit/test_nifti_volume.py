@@ -1,0 +1,266 @@
+"""Files in memory to slices and back: orientations, header variants, intensity handling, limits."""
+
+import base64
+import gzip
+import itertools
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+from intensity_scaling import scale_intensity
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from nifti_masks import box_in_mm, encode_nifti, restore_labels
+from nifti_volume import Limits, Options, choose_slice_axis, decode_volume
+
+LIMITS = Limits(max_image_bytes=10**7, max_voxels=10**6, max_side=1000)
+AXIS_CODES = [
+    "".join(codes) for order in itertools.permutations(["LR", "PA", "IS"]) for codes in itertools.product(*order)
+]
+OBLIQUE = np.array([[-1.4, 0.3, 0.5, 20], [-0.2, 1.5, -0.9, -31], [0.4, 0.6, 4.6, 12.25], [0, 0, 0, 1]])
+
+
+def volume_of(dtype=np.uint8, shape=(11, 9, 5), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype(dtype)
+
+
+def decode(image, limits=LIMITS, **options):
+    content = image if isinstance(image, bytes) else image.to_bytes()
+    return decode_volume(content, Options(**options), limits)
+
+
+def stored_as(image, codes):
+    """The same anatomy in another orientation of the voxels."""
+    transform = ornt_transform(io_orientation(image.affine), axcodes2ornt(tuple(codes)))
+    voxels = apply_orientation(np.asarray(image.dataobj), transform)
+    affine = image.affine @ inv_ornt_aff(transform, image.shape)
+    return nib.Nifti1Image(voxels, affine)
+
+
+@pytest.mark.parametrize("affine", [np.diag([-1.0, 2, 3, 1]), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("codes", AXIS_CODES)
+def test_every_orientation_gives_the_same_slices_and_goes_back(codes, affine):
+    assert len(AXIS_CODES) == 48
+    las = nib.Nifti1Image(volume_of(), affine)
+    image = stored_as(las, codes)
+    volume, geometry = decode(image)
+    assert np.array_equal(volume, decode(las)[0])
+    assert geometry["stored_orientation"] == codes
+    assert np.array_equal(restore_labels(volume, geometry), np.asarray(image.dataobj))
+
+
+def test_an_axial_las_volume_is_fed_as_z_y_x():
+    voxels = volume_of()
+    volume, geometry = decode(nib.Nifti1Image(voxels, np.diag([-1.0, 1, 1, 1])))
+    assert np.array_equal(volume, voxels.transpose(2, 1, 0))
+    assert (geometry["slice_axis"], geometry["axes"]) == (0, [2, 1, 0])
+
+
+def test_stored_orientation_feeds_the_stored_axes():
+    voxels = volume_of()
+    volume, geometry = decode(nib.Nifti1Image(voxels, np.diag([1.0, -1, -1, 1])), orientation="stored")
+    assert np.array_equal(volume, voxels.transpose(2, 1, 0))
+    assert np.array_equal(restore_labels(volume, geometry), voxels)
+
+
+@pytest.mark.parametrize("slice_axis", ["0", "1", "2"])
+def test_the_slice_axis_can_be_chosen(slice_axis):
+    voxels = volume_of()
+    volume, geometry = decode(nib.Nifti1Image(voxels, np.diag([-1.0, 1, 1, 1])), slice_axis=slice_axis)
+    assert np.array_equal(volume, np.moveaxis(voxels.transpose(2, 1, 0), int(slice_axis), 0))
+    assert np.array_equal(restore_labels(volume, geometry), voxels)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [([30, 20, 40], 1), ([5, 60, 41], 0), ([48, 6, 37], 1), ([48, 41, 6], 2), ([70, 40, 36], 0)]
+)
+def test_the_published_slice_axis_rule(shape, axis):
+    assert choose_slice_axis(shape, "auto") == axis
+
+
+def test_raw_compressed_and_base64_are_the_same():
+    image = nib.Nifti1Image(volume_of(np.int16), OBLIQUE)
+    content = image.to_bytes()
+    members = gzip.compress(content[:500]) + gzip.compress(content[500:])
+    forms = [content, gzip.compress(content), members]
+    forms += [encode(form) for form in forms for encode in (base64.b64encode, base64.encodebytes)]
+    volumes = [decode(form)[0] for form in forms]
+    assert all(np.array_equal(volume, volumes[0]) for volume in volumes)
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_both_versions_and_byte_orders(kind, order):
+    header = (nib.Nifti1Header if kind is nib.Nifti1Image else nib.Nifti2Header)(endianness=order)
+    header.set_data_dtype(np.dtype(np.int16).newbyteorder(order))
+    image = kind(volume_of(np.int16), OBLIQUE, header)
+    content = image.to_bytes()
+    assert (content[0] == 0) == (order == ">")
+    volume, geometry = decode(content)
+    restored = kind.from_bytes(gzip.decompress(encode_nifti(restore_labels(volume, geometry), geometry)))
+    assert np.array_equal(restored.dataobj, np.asarray(image.dataobj))
+    assert np.array_equal(restored.affine, kind.from_bytes(content).affine)
+
+
+def test_slope_and_intercept_are_applied():
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    image = nib.Nifti1Image(np.zeros((4, 4, 2)), np.eye(4), header)
+    content = bytearray(image.to_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]))
+    header.set_slope_inter(10, -1024)
+    content[:348] = header.binaryblock
+    content[352:] = bytes(range(70, 102))
+    volume, geometry = decode(bytes(content))
+    assert geometry["intensity"]["used"] == "ct-soft-tissue"
+    assert (volume[0, 0, -1], volume[1, 3, 0]) == (0, int((1010 - 1024 + 160) / 400 * 255))
+
+
+def test_extensions_are_skipped():
+    image = nib.Nifti1Image(volume_of(), OBLIQUE)
+    plain = decode(image)[0]
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"private" * 100))
+    assert np.array_equal(decode(image)[0], plain)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4, 1), (6, 5, 4, 1, 1)])
+def test_one_volume_with_more_axes_is_squeezed(shape):
+    image = nib.Nifti1Image(volume_of(shape=shape), OBLIQUE)
+    assert image.shape == shape
+    volume, geometry = decode(image)
+    assert geometry["shape"] == [6, 5, 4]
+    assert volume.size == 6 * 5 * 4
+
+
+def test_a_single_slice():
+    volume, _ = decode(nib.Nifti1Image(volume_of(shape=(8, 7, 1)), np.diag([-1.0, 1, 1, 1])))
+    assert volume.shape == (1, 7, 8)
+
+
+def with_fields(image, **fields):
+    for name, value in fields.items():
+        image.header[name] = value
+    return image
+
+
+def geometry_of(**fields):
+    image = nib.Nifti1Image(volume_of(), None)
+    return decode(with_fields(image, **{"pixdim": [1, 2, 3, 4, 0, 0, 0, 0], **fields}))[1]
+
+
+def test_without_sform_and_qform_it_counts_as_las():
+    geometry = geometry_of(qform_code=0, sform_code=0)
+    assert geometry["stored_orientation"] == "LAS"
+    assert np.allclose(np.abs(np.diag(geometry["affine_mm"]))[:3], [2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sform_code": 1, "srow_x": [0, 0, 0, 0]},
+        {"sform_code": 1, "srow_x": [np.nan, 0, 0, 0]},
+        {"qform_code": 1, "quatern_b": 1, "quatern_c": 1},
+        {"pixdim": [1, 0, 0, 0, 0, 0, 0, 0]},
+    ],
+    ids=["singular", "NaN", "no rotation", "no zooms"],
+)
+def test_an_unusable_affine_counts_as_las_without_millimetres(fields):
+    geometry = geometry_of(**fields)
+    assert geometry["affine_mm"] is None
+    assert geometry["axes"] == [2, 1, 0]
+    assert not any(geometry["flipped"])
+
+
+def test_units_are_taken_into_account():
+    metres = geometry_of(xyzt_units=1)["affine_mm"]
+    millimetres = geometry_of(xyzt_units=2)["affine_mm"]
+    assert np.allclose(np.array(metres)[:3], 1000 * np.array(millimetres)[:3])
+    assert box_in_mm([[0, 0, 0], [1, 1, 1]], np.diag([-2.0, 3, 4, 1]).tolist()) == [[-3, -1.5, -2], [1, 4.5, 6]]
+
+
+def scale(values, intensity="auto", dtype=None):
+    stored = np.array(values, dtype).reshape(1, 1, -1)
+    volume, used = scale_intensity(stored, 1.0, 0.0, intensity)
+    return volume.ravel(), used["used"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64, ">i2"])
+def test_whole_values_of_a_byte_stay_and_become_uint8(dtype):
+    volume, used = scale([0, 7, 255], dtype=dtype)
+    assert (volume.dtype, used, volume.tolist()) == (np.uint8, "none", [0, 7, 255])
+
+
+def test_fractions_of_a_byte_stay():
+    volume, used = scale([0, 7.5, 254.75])
+    assert (volume.dtype, used, volume.tolist()) == (np.float32, "none", [0, 7.5, 254.75])
+
+
+def test_a_unit_range_would_vanish_and_is_scaled():
+    volume, used = scale(np.linspace(0, 1, 1001))
+    assert used == "percentile"
+    assert (volume.min(), volume.max()) == (0, 255)
+    assert scale([0.0, 1.0, 1.0])[0].tolist() == [0, 255, 255]  # a mask
+
+
+@pytest.mark.parametrize(
+    ("intensity", "low", "high"),
+    [
+        ("auto", -160, 240),
+        ("ct-soft-tissue", -160, 240),
+        ("ct-lung", -910, 590),
+        ("ct-brain", 0, 80),
+        ("ct-bone", -500, 1300),
+    ],
+)
+def test_ct_windows(intensity, low, high):
+    volume, _ = scale([-1024, low - 1, low, (low + high) / 2, high, high + 1, 3000], intensity)
+    assert volume.tolist() == [0, 0, 0, 127, 255, 255, 255]
+
+
+def test_percentiles_leave_zeros_out():
+    values = np.concatenate([np.zeros(5000), np.arange(1, 1001)])
+    volume, used = scale(values, dtype=np.uint16)
+    low, high = np.percentile(values[5000:], (0.5, 99.5))
+    assert used == "percentile"
+    assert np.array_equal(volume, ((values.clip(low, high) - low) / (high - low) * 255).astype(np.uint8))
+
+
+def test_negative_values_above_ct_are_scaled():
+    assert scale(np.linspace(-5, 5, 100))[1] == "percentile"
+    assert scale([-199, 0, 500])[1] == "percentile"
+    assert scale([-201, 0, 500])[1] == "ct-soft-tissue"
+
+
+def test_none_passes_values_as_they_are():
+    volume, used = scale([-1000, 0, 3000], "none", np.int16)
+    assert (volume.dtype, used, volume.tolist()) == (np.float32, "none", [-1000, 0, 3000])
+
+
+@pytest.mark.parametrize("value", [0, 5, 700, -1000])
+def test_a_volume_without_contrast_is_no_error(value):
+    assert scale([value] * 9, dtype=np.int16)[0].dtype == np.uint8
+    assert scale([value] * 9, "percentile", np.int16)[0].tolist() == [0] * 9
+
+
+def test_a_small_file_cannot_take_much_memory():
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape((900, 900, 900))
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    bomb = gzip.compress(header.binaryblock + bytes(4) + bytes(900**2 * 40))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="larger than this server takes"):
+        decode(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_more_bytes_than_the_limit_are_refused():
+    with pytest.raises(ValueError, match="more than 100 bytes"):
+        decode(bytes(101), Limits(100, 10, 10))
+
+
+def test_an_unknown_choice_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="intensity is unknown; send one of auto, none"):
+        Options(intensity="ct")

@@ -1,0 +1,143 @@
+"""What serve.py decides before it starts anything."""
+
+import importlib.metadata
+import platform
+import socket
+import sys
+import sysconfig
+
+import pytest
+import triton_installation
+from serve import (
+    BUILT_FILES,
+    PUBLIC_MODELS,
+    REPOSITORY,
+    TritonServer,
+    called_models,
+    check_built_files,
+    free_port,
+    reachable_models,
+)
+from triton_installation import Installation, ServeError, find_installation, find_libpython
+
+ENSEMBLE = 'platform: "ensemble"\nstep [ { model_name: "first" model_version: -1 }, { model_name:"second" } ]'
+CALLER = 'parameters { key: "window_model" value { string_value: "inner" } }\nparameters { key: "window_size" }'
+
+
+def make_repository(folder, configs, networks=()):
+    for name, config in configs.items():
+        (folder / name / "1").mkdir(parents=True)
+        (folder / name / "config.pbtxt").write_text(config)
+        if name in networks:
+            (folder / name / "configs").mkdir()
+    return folder
+
+
+def test_a_config_names_the_models_it_calls():
+    assert called_models(ENSEMBLE) == ["first", "second"]
+    assert called_models(CALLER) == ["inner"]
+    assert called_models('name: "alone"') == []
+
+
+def test_models_reached_only_by_bls_are_found(tmp_path):
+    make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": CALLER, "inner": ""})
+    assert reachable_models(tmp_path, ["outer"]) == ["outer", "first", "second", "inner"]
+    with pytest.raises(ServeError, match="no model outr"):
+        reachable_models(tmp_path, ["outr"])
+
+
+def test_our_public_model_reaches_every_model():
+    folders = {config.parent.name for config in REPOSITORY.glob("*/config.pbtxt")}
+    assert set(reachable_models(REPOSITORY, list(PUBLIC_MODELS))) == folders
+
+
+@pytest.mark.parametrize("runtime", BUILT_FILES)
+def test_a_missing_built_file_is_named_with_what_makes_it(tmp_path, runtime):
+    make_repository(tmp_path, {"encoder": "", "step": ""}, networks=["encoder"])
+    for file in BUILT_FILES[runtime]:
+        target = "make engines" if file == "model.plan" else "make export"
+        with pytest.raises(ServeError, match=f"^encoder/1/{file} is missing .*{target}"):
+            check_built_files(tmp_path, ["step", "encoder"], runtime)
+        (tmp_path / "encoder" / "1" / file).touch()
+    check_built_files(tmp_path, ["step", "encoder"], runtime)
+
+
+def test_an_unknown_runtime_is_refused():
+    with pytest.raises(ServeError, match="no runtime gpu; choose one of cpu, onnxruntime, tensorrt"):
+        TritonServer(runtime="gpu")
+
+
+@pytest.mark.parametrize(("runtime", "flag"), [("tensorrt", False), ("cpu", True), ("onnxruntime", True)])
+def test_the_command_names_models_runtime_and_addresses(tmp_path, runtime, flag):
+    make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": ""})
+    server = TritonServer(
+        tmp_path, runtime, ("outer",), host="0.0.0.0", http_port=(port := free_port()), flags=("--id=x",)
+    )
+    server.shm_prefix = "ours-"
+    command = server.command(Installation("tritonserver", ("--backend-directory=b",)))
+    assert [part for part in command if part.startswith("--load-model")] == [
+        "--load-model=outer",
+        "--load-model=first",
+        "--load-model=second",
+    ]
+    assert (f"--model-config-name={runtime}" in command) == flag
+    for part in (f"--http-port={port}", "--grpc-address=0.0.0.0", "--disable-auto-complete-config", "--id=x"):
+        assert part in command
+    assert server.http_url == f"127.0.0.1:{port}"
+
+
+def test_free_ports_differ_and_a_taken_one_is_refused():
+    assert len({free_port() for _ in range(5)}) > 1
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ServeError, match="is taken"):
+            free_port(other.getsockname()[1])
+
+
+@pytest.fixture
+def no_tritonserver(monkeypatch):
+    monkeypatch.setattr(triton_installation.shutil, "which", lambda name: None)
+
+
+def test_tritonserver_from_path_is_preferred(monkeypatch, tmp_path):
+    monkeypatch.setattr(triton_installation.shutil, "which", lambda name: f"/opt/bin/{name}")
+    assert find_installation("tensorrt", tmp_path) == Installation("/opt/bin/tritonserver")
+
+
+@pytest.mark.parametrize("found", [("Darwin", "arm64", ""), ("Linux", "aarch64", "glibc"), ("Linux", "x86_64", "")])
+@pytest.mark.usefixtures("no_tritonserver")
+def test_other_machines_are_told_to_use_the_container(monkeypatch, tmp_path, found):
+    monkeypatch.setattr(platform, "system", lambda: found[0])
+    monkeypatch.setattr(platform, "machine", lambda: found[1])
+    monkeypatch.setattr(platform, "libc_ver", lambda: (found[2], ""))
+    with pytest.raises(ServeError, match="use the container"):
+        find_installation("cpu", tmp_path)
+
+
+@pytest.mark.usefixtures("no_tritonserver")
+def test_the_wheels_server_runs_only_the_cpu_runtime(tmp_path):
+    with pytest.raises(ServeError, match="RUNTIME=tensorrt needs the tritonserver of the container"):
+        find_installation("tensorrt", tmp_path)
+
+
+@pytest.mark.usefixtures("no_tritonserver")
+def test_numpy_2_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.1.0")
+    with pytest.raises(ServeError, match="needs numpy < 2: make install"):
+        find_installation("cpu", tmp_path)
+
+
+@pytest.mark.usefixtures("no_tritonserver")
+def test_the_wheels_server_gets_this_interpreter(tmp_path):
+    installation = find_installation("cpu", tmp_path)
+    environment = dict(installation.environment)
+    assert environment["PATH"].split(":")[0] == sys.prefix + "/bin"
+    assert environment["LD_LIBRARY_PATH"].split(":")[0] == str(find_libpython())
+    assert (tmp_path / "backends" / "python" / "triton_python_backend_stub").exists()
+
+
+def test_a_python_without_shared_library_is_refused(monkeypatch):
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: "libpython3.11.a" if name == "INSTSONAME" else None)
+    with pytest.raises(ServeError, match="no shared libpython"):
+        find_libpython()
