@@ -3,7 +3,6 @@
 Formats: `biomedparse_v2.ckpt` (torch, key `state_dict`, prefix `model.`) and `.safetensors` with the same names.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,12 +42,18 @@ RENAMES = (
     (PREDICTOR + "initial_self_attention_layer.self_attn.", DECODER + "initial_self_attention.attention."),
     (PREDICTOR + "initial_self_attention_layer.norm.", DECODER + "initial_self_attention.norm."),
     (PREDICTOR + "initial_ffn_layer.", DECODER + "initial_ffn."),
-    (PREDICTOR + "transformer_cross_attention_layers.*.multihead_attn.", DECODER + "layers.*.cross_attention.attention."),
+    (
+        PREDICTOR + "transformer_cross_attention_layers.*.multihead_attn.",
+        DECODER + "layers.*.cross_attention.attention.",
+    ),
     (PREDICTOR + "transformer_cross_attention_layers.*.norm.", DECODER + "layers.*.cross_attention.norm."),
     (PREDICTOR + "transformer_self_attention_layers.*.self_attn.", DECODER + "layers.*.self_attention.attention."),
     (PREDICTOR + "transformer_self_attention_layers.*.norm.", DECODER + "layers.*.self_attention.norm."),
     (PREDICTOR + "transformer_ffn_layers.*.", DECODER + "layers.*.ffn."),
-    (PREDICTOR + "classifier_cross_attention_layers.*.multihead_attn.", DECODER + "layers.*.classifier_attention.attention."),
+    (
+        PREDICTOR + "classifier_cross_attention_layers.*.multihead_attn.",
+        DECODER + "layers.*.classifier_attention.attention.",
+    ),
     (PREDICTOR + "classifier_cross_attention_layers.*.norm.", DECODER + "layers.*.classifier_attention.norm."),
     (PREDICTOR + "classifier_ffn_layers.*.", DECODER + "layers.*.classifier_ffn."),
     (PREDICTOR + "query_feat_.", DECODER + "query_features."),
@@ -74,7 +79,7 @@ class CheckpointError(ExportError):
 
 
 def rename(name: str, table: Iterable[tuple[str, str]]) -> str:
-    """A tensor name translated from a table's first column to its second; CheckpointError for a name it does not know."""
+    """A tensor name, translated from a table's first column to its second; CheckpointError if the table lacks it."""
     for source, target in table:
         pattern = re.escape(source).replace(r"\*", r"(\d+)") + ("" if source.endswith(".") else "$")
         found = re.match(pattern, name)
@@ -107,10 +112,14 @@ def load_networks(tensors: Mapping[str, Tensor], variant: Variant) -> dict[str, 
     expected = modules.state_dict()
     missing = [rename(name, BACKWARDS) for name in expected if name not in given]
     if missing:
-        raise CheckpointError(f"{len(missing)} tensors of the {variant.name} variant are missing, the first is {missing[0]}")
+        raise CheckpointError(
+            f"{len(missing)} tensors of the {variant.name} variant are missing, the first is {missing[0]}"
+        )
     extra = [name for ours, name in given.items() if ours not in expected]
     if extra:
-        raise CheckpointError(f"{len(extra)} tensors do not belong to the {variant.name} variant, the first is {extra[0]}")
+        raise CheckpointError(
+            f"{len(extra)} tensors do not belong to the {variant.name} variant, the first is {extra[0]}"
+        )
     for ours, name in given.items():
         wanted, found = tuple(expected[ours].shape), tuple(tensors[name].shape)
         if wanted != found:
@@ -128,9 +137,3 @@ def save_checkpoint(path: Path, modules: Mapping[str, nn.Module], variant: Varia
     """Writes a `.safetensors` file under published names; float16, so weights must have been rounded to it before."""
     state = {name: tensor.half().contiguous() for name, tensor in published_state(modules).items()}
     save_file(state, path, metadata={"variant": variant.name, "format": "pt"})
-
-
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,7 @@
 """FocalNet backbone (Yang et al. 2022, Focal Modulation Networks), spec section 2.
 
-Post-norm blocks with layer scale, convolutional patch embedding and the normalised modulator. Tokens stay in channels-last
-layout [B, H, W, C]; only the depth-wise convolutions see [B, C, H, W].
+Post-norm blocks with layer scale, convolutional patch embedding and the normalised modulator. Tokens stay in
+channels-last layout [B, H, W, C]; only the depth-wise convolutions see [B, C, H, W].
 """
 
 import torch
@@ -25,7 +25,8 @@ class FocalModulation(nn.Module):
         self.proj = nn.Linear(width, width)
         kernels = [FIRST_FOCAL_WINDOW + 2 * level for level in range(N_FOCAL_LEVELS)]
         self.focal_layers = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, width, k, padding=k // 2, groups=width, bias=False), nn.GELU()) for k in kernels
+            nn.Sequential(nn.Conv2d(width, width, k, padding=k // 2, groups=width, bias=False), nn.GELU())
+            for k in kernels
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class FocalBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Strided convolution and layer norm, padded right and bottom to a multiple of the stride: [B, C, H, W] -> [B, h, w, C']."""
+    """Strided convolution, padded right and bottom to a multiple of it, and norm: [B, C, H, W] -> [B, h, w, C']."""
 
     def __init__(self, in_channels: int, width: int, *, kernel: int, stride: int, padding: int):
         super().__init__()
@@ -93,16 +94,14 @@ class Stage(nn.Module):
 
 
 class FocalNet(nn.Module):
-    """Slices [B, 3, H, W] -> features at strides 4, 8, 16 and 32, each [B, width * 2**stage, H / stride, W / stride]."""
+    """Slices [B, 3, H, W] -> features at strides 4, 8, 16, 32, each [B, width * 2**stage, H / stride, W / stride]."""
 
     def __init__(self, width: int, depths: tuple[int, ...]):
         super().__init__()
         widths = [width * 2**stage for stage in range(len(depths))]
         self.patch_embed = PatchEmbed(3, width, kernel=7, stride=4, padding=2)
         self.stages = nn.ModuleList(Stage(w, depth) for w, depth in zip(widths, depths, strict=True))
-        self.downsamples = nn.ModuleList(
-            PatchEmbed(w, 2 * w, kernel=3, stride=2, padding=1) for w in widths[:-1]
-        )
+        self.downsamples = nn.ModuleList(PatchEmbed(w, 2 * w, kernel=3, stride=2, padding=1) for w in widths[:-1])
         self.norms = nn.ModuleList(LayerNorm(w) for w in widths)
 
     def forward(self, x: Tensor) -> list[Tensor]:

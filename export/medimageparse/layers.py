@@ -45,7 +45,7 @@ class Attention(nn.Module):
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """[B, heads, L, C / heads] queries over keys and values -> [B, L, C]; `blocked` broadcasts to [B, heads, L, N]."""
+        """Queries [B, heads, L, C / heads] over keys, values -> [B, L, C]; blocked broadcasts to [B, heads, L, N]."""
         scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
         scores = scores.float()
         if blocked is not None:
@@ -71,7 +71,7 @@ class FeedForward(nn.Module):
 
 
 def sine_positions(height: int, width: int, channels: int) -> Tensor:
-    """Sine encoding of a grid, [H * W, C] float32: the first half of the channels encodes y, the second x (spec section 3)."""
+    """Sine encoding of a grid, [H * W, C] float32: half of the channels encodes y, then half x (spec section 3)."""
     features = torch.arange(channels // 2)
     frequencies = 10000.0 ** (2 * (features // 2) / (channels // 2))
 

@@ -1,8 +1,8 @@
 """BoltzFormer mask decoder (Zhao et al. 2025, Boltzmann attention sampling), spec section 5.
 
-All prompts of a slice are decoded together. Whatever does not depend on the prompt is computed once per slice: keys and
-values of the cross-attention and the mask features reduced to each level's grid (spec section 7, remedies 2 and 3). Final
-masks come from averaged query embeddings (remedy 4) and no sampling round is wasted (remedy 5).
+All prompts of a slice are decoded together. Whatever does not depend on the prompt is computed once per slice: keys
+and values of the cross-attention and the mask features reduced to each level's grid (spec section 7, remedies 2 and 3).
+Final masks come from averaged query embeddings (remedy 4) and no sampling round is wasted (remedy 5).
 
 Dimensions: S slices, P prompts, B = S * P, Q queries, T text tokens, C channels, N tokens of a level's grid.
 """
@@ -40,7 +40,9 @@ class CrossAttention(nn.Module):
         self.attention = Attention(width, n_heads)
         self.norm = LayerNorm(width)
 
-    def forward(self, queries: Tensor, query_embeddings: Tensor, memory: Tensor, positions: Tensor, blocked: Tensor) -> Tensor:
+    def forward(
+        self, queries: Tensor, query_embeddings: Tensor, memory: Tensor, positions: Tensor, blocked: Tensor
+    ) -> Tensor:
         """queries [B, Q, C], memory [S, N, C], blocked [S, heads, P, Q, N] -> [B, Q, C]."""
         n_slices = memory.shape[0]
         per_slice = (queries + query_embeddings).reshape(n_slices, -1, queries.shape[-1])  # [S, P * Q, C]
@@ -71,9 +73,16 @@ class DecoderLayer(nn.Module):
         self.classifier_ffn = FeedForward(width, ffn_width)
 
     def forward(
-        self, queries: Tensor, text: Tensor, existence: Tensor, embeddings: Tensor, memory: Tensor, positions: Tensor, blocked: Tensor
+        self,
+        queries: Tensor,
+        text: Tensor,
+        existence: Tensor,
+        embeddings: Tensor,
+        memory: Tensor,
+        positions: Tensor,
+        blocked: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """queries [B, Q, C], text [B, T, C], existence [B, 1, C], embeddings [B, Q + T, C] -> the first three, updated."""
+        """queries [B, Q, C], text [B, T, C], existence [B, 1, C], embeddings [B, Q + T, C] -> first three, updated."""
         n_queries = queries.shape[1]
         queries = self.cross_attention(queries, embeddings[:, :n_queries], memory, positions, blocked)
         tokens = self.self_attention(torch.cat([queries, text], dim=1), embeddings)
@@ -92,15 +101,21 @@ class MaskEmbed(nn.Module):
         return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
 
 
-def sample_blocked(mask_logits: Tensor, noise: Tensor, inverse_temperature: int) -> Tensor:
-    """Boltzmann sampling: which grid tokens each query may not see, [S, heads, P, Q, N] bool.
+def miss_probability(mask_logits: Tensor, inverse_temperature: int) -> Tensor:
+    """Boltzmann sampling: how probably none of n = N / 10 draws hits a grid token, [..., N] float32 like the logits.
 
-    mask_logits [S, P, Q, N]; noise in [0, 1), broadcastable to the result. A token stays hidden when none of
-    n = N / 10 draws from softmax(inverse_temperature * sigmoid(logits)) hits it. A row hidden altogether is opened.
+    The draws are from softmax(inverse_temperature * sigmoid(logits)).
     """
     n_draws = int(SAMPLE_RATIO * mask_logits.shape[-1])
     energy = inverse_temperature * torch.sigmoid(mask_logits.float())
-    missed = (1 - energy.softmax(-1)) ** n_draws
+    return (1 - energy.softmax(-1)) ** n_draws
+
+
+def sample_blocked(missed: Tensor, noise: Tensor) -> Tensor:
+    """Which grid tokens each query may not see, [S, heads, P, Q, N] bool; a row hidden altogether is opened.
+
+    missed [S, P, Q, N]; noise in [0, 1), broadcastable to the result.
+    """
     blocked = noise < missed.unsqueeze(1)
     return blocked & ~blocked.all(-1, keepdim=True)
 
@@ -142,10 +157,14 @@ class MaskDecoder(nn.Module):
         """The feature level that a layer attends to: strides 32, 16, 8, and again from the start."""
         return layer % N_LEVELS
 
-    def decode(self, mask_features: Tensor, memories: Sequence[Tensor], text: Tensor, noise: Sequence[Tensor]) -> tuple[list[Tensor], Tensor]:
+    def decode(
+        self, mask_features: Tensor, memories: Sequence[Tensor], text: Tensor, noise: Sequence[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
         """Mask embeddings [B, Q, C], one per prediction round (layers + 1), and existence logits [S, P]."""
         n_slices, n_prompts = mask_features.shape[0], text.shape[0]
-        reduced = [F.interpolate(mask_features, size=(g, g), mode="bilinear").flatten(2) for g in self.grids]  # [S, C, N]
+        reduced = [
+            F.interpolate(mask_features, size=(g, g), mode="bilinear").flatten(2) for g in self.grids
+        ]  # [S, C, N]
         sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
         positions = [getattr(self, f"positions_{level}").to(text.dtype) for level in range(N_LEVELS)]
 
@@ -156,7 +175,7 @@ class MaskDecoder(nn.Module):
         def blocked_for(layer: int, embeddings: Tensor) -> Tensor:
             per_slice = embeddings.reshape(n_slices, -1, embeddings.shape[-1])  # [S, P * Q, C]
             logits = (per_slice @ reduced[self.level_of(layer)]).unflatten(1, (n_prompts, -1))  # [S, P, Q, N]
-            return sample_blocked(logits, noise[layer], inverse_temperature=layer + 1)
+            return sample_blocked(miss_probability(logits, inverse_temperature=layer + 1), noise[layer])
 
         text = repeat(text)
         embeddings = torch.cat([repeat(self.query_embeddings.weight[None]), text], dim=1)  # [B, Q + T, C]
@@ -186,8 +205,9 @@ class MaskDecoder(nn.Module):
     def forward(
         self, mask_features: Tensor, memories: Sequence[Tensor], text_features: Tensor, noise: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """mask_features [S, C, H, W], memories [S, C, grid, grid] x 3, text_features [P, T, C] with zero rows as padding,
-        noise one array per layer, broadcastable to [S, heads, P, Q, N] -> mask and edge logits [S, P, H, W], existence [S, P].
+        """mask_features [S, C, H, W], memories [S, C, grid, grid] x 3, text_features [P, T, C] padded with zero rows;
+        noise: one array per layer, broadcastable to [S, heads, P, Q, N]. Returns mask and edge logits [S, P, H, W] and
+        existence logits [S, P].
         """
         rounds, existence = self.decode(mask_features, memories, text_features, noise)
         return *self.mask_and_edge_logits(mask_features, rounds[-1]), existence

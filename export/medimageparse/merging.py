@@ -5,11 +5,9 @@ from torch import Tensor, nn
 
 from medimageparse.variants import MAX_PROMPTS
 
-UPSAMPLING = 4  # mask logits have a quarter of the slice's side
-
 
 def bicubic_antialias_matrix(n_in: int, n_out: int) -> Tensor:
-    """[n_out, n_in] float32: enlarging by torch's antialiased bicubic (a = -0.5, outside taps dropped, rows renormalised)."""
+    """[n_out, n_in] float32: torch's antialiased bicubic when enlarging (a = -0.5, no taps outside, rows sum to 1)."""
     scale = n_in / n_out
     centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
     tap = torch.arange(n_in, dtype=torch.float64)[None]
@@ -27,8 +25,8 @@ def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> Tens
     """Greedy suppression per slice: which prompts stay, [S, P] bool.
 
     masks [S, P, N] bool, scores [S, P], gate [S, P] bool. Best score first, equal scores in prompt order; a gated-out
-    or empty mask neither stays nor suppresses; a mask whose IoU with one that stays is over 0.5 goes. Written as a fixed
-    point: after k rounds the k best prompts are decided, so MAX_PROMPTS - 1 rounds decide any chain.
+    or empty mask neither stays nor suppresses; a mask whose IoU with one that stays is over 0.5 goes. Written as a
+    fixed point: after k rounds the k best prompts are decided, so MAX_PROMPTS - 1 rounds decide any chain.
     """
     bits = masks.float()
     areas = bits.sum(-1)  # [S, P]
@@ -46,26 +44,29 @@ def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> Tens
 
 
 class Merging(nn.Module):
-    """Mask logits [S, P, h, w] and existence logits [S, P] -> labels [S, 4h, 4w] uint8 and existence scores [S, P].
+    """Mask logits [S, P, grid, grid] and existence logits [S, P] -> labels [S, size, size] uint8 and scores [S, P].
 
     Label k is the k-th prompt, 0 the background, which wins at probability 0.5; the earlier prompt wins ties.
     """
 
-    def __init__(self, grid: int):
+    def __init__(self, grid: int, image_size: int):
         super().__init__()
-        self.register_buffer("enlarge", bicubic_antialias_matrix(grid, UPSAMPLING * grid), persistent=False)
+        self.register_buffer("enlarge", bicubic_antialias_matrix(grid, image_size), persistent=False)
 
     def kept(self, probabilities: Tensor, scores: Tensor) -> Tensor:
-        """Which prompts are shown on each slice, [S, P] bool: existence alone decides for one prompt, suppression for more."""
+        """Which prompts are shown, [S, P] bool: existence alone decides for one prompt, suppression for several."""
         several = torch.ones_like(scores).sum(1, keepdim=True) > 1
         gate = (scores > 0.5) | ((scores == 0.5) & several)
         shown = non_maximum_suppression((probabilities > 0.5).flatten(2), scores, gate)
         return gate & (shown | ~several)
 
+    def shown(self, mask_logits: Tensor, scores: Tensor) -> Tensor:
+        """Probabilities [S, P, size, size], zero where a prompt is not shown on a slice."""
+        probabilities = torch.sigmoid(self.enlarge @ mask_logits.float() @ self.enlarge.T)
+        return probabilities * self.kept(probabilities, scores)[:, :, None, None].float()
+
     def forward(self, mask_logits: Tensor, existence: Tensor) -> tuple[Tensor, Tensor]:
         scores = torch.sigmoid(existence.float())
-        enlarged = self.enlarge @ mask_logits.float() @ self.enlarge.T
-        probabilities = torch.sigmoid(enlarged)
-        shown = probabilities * self.kept(probabilities, scores)[:, :, None, None].float()
+        shown = self.shown(mask_logits, scores)
         prompt = shown.argmax(1)  # the first of equals
         return torch.where(shown.amax(1) > 0.5, prompt + 1, torch.zeros_like(prompt)).to(torch.uint8), scores

@@ -1,7 +1,6 @@
-"""The three networks of medimageparse_3d as they are served: tensor names, shapes and dtypes, one table."""
+"""The three networks of medimageparse_3d as they are served; served_tensors.py has their tensors' names and shapes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +9,9 @@ from medimageparse.focalnet import FocalNet
 from medimageparse.mask_decoder import N_LEVELS, MaskDecoder
 from medimageparse.merging import Merging
 from medimageparse.pixel_decoder import PixelDecoder
+from medimageparse.served_tensors import grids, mask_side
 from medimageparse.text_encoder import TextEncoder
-from medimageparse.variants import MAX_PROMPTS, Variant
+from medimageparse.variants import Variant
 
 PIXEL_MEAN = 114.495
 PIXEL_STD = 57.63
@@ -72,8 +72,8 @@ class TextFeatures(nn.Module):
 class PromptedMasks(nn.Module):
     """Features of S slices and P prompts -> label_slices, scores, mask_logits, edge_logits, all in the graph.
 
-    noise: one [heads, 1, Q, N] array per layer, the same for every slice and prompt, so that a result depends neither on
-    the batch nor on the day. Parity checks give their own noise per slice and prompt instead.
+    noise: one [heads, 1, Q, N] array per layer, the same for every slice and prompt, so that a result depends neither
+    on the batch nor on the day. Parity checks give their own noise per slice and prompt instead.
     """
 
     def __init__(self, variant: Variant):
@@ -87,7 +87,7 @@ class PromptedMasks(nn.Module):
             n_edge_queries=variant.n_edge_queries,
             grids=grids(variant),
         )
-        self.merging = Merging(variant.image_size // 4)
+        self.merging = Merging(mask_side(variant), variant.image_size)
         generator = torch.Generator().manual_seed(NOISE_SEED)
         for layer in range(variant.n_decoder_layers):
             n_tokens = grids(variant)[layer % N_LEVELS] ** 2
@@ -114,93 +114,16 @@ class PromptedMasks(nn.Module):
         return label_slices, scores, mask_logits.float(), edge_logits.float()
 
 
-def grids(variant: Variant) -> tuple[int, int, int]:
-    """In-plane sides of the memories at strides 32, 16 and 8."""
-    return tuple(-(-variant.image_size // stride) for stride in (32, 16, 8))
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """A dynamic dimension and the sizes that an engine serves: least, usual, most."""
-
-    name: str
-    smallest: int
-    usual: int
-    largest: int
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Name, dtype and shape of a served tensor; a shape entry is a number or a dynamic dimension."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int | Dimension, ...]
-
-
-@dataclass(frozen=True)
-class Network:
-    """One exported graph: its folder in model_repository, its module and its tensors."""
-
-    name: str
-    module: type[nn.Module]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-
-
-def networks(variant: Variant) -> dict[str, Network]:
-    """The table of served networks for one variant, keyed by model name, in the order of the data."""
-    size, width = variant.image_size, variant.width
-    coarse, middle, fine = grids(variant)
-    slices = Dimension("slices", 1, 8, 16)
-    halo_slices = Dimension("slices_and_halo", 3, 10, 18)
-    prompts = Dimension("prompts", 1, 15, MAX_PROMPTS)
-    tokens = Dimension("tokens", 2, 16, variant.context_length)
-    text_features = TensorSpec("text_features", torch.float32, (prompts, tokens, width))
-    features = (
-        TensorSpec("mask_features", torch.float32, (slices, width, size // 4, size // 4)),
-        TensorSpec("memory_stride32", torch.float32, (slices, width, coarse, coarse)),
-        TensorSpec("memory_stride16", torch.float32, (slices, width, middle, middle)),
-        TensorSpec("memory_stride8", torch.float32, (slices, width, fine, fine)),
-    )
-    table = (
-        Network(
-            "text_encoder_3d",
-            TextFeatures,
-            (
-                TensorSpec("input_ids", torch.int64, (prompts, tokens)),
-                TensorSpec("attention_mask", torch.int64, (prompts, tokens)),
-            ),
-            (text_features,),
-        ),
-        Network(
-            "image_encoder_3d",
-            ImageEncoder,
-            (TensorSpec("window", torch.float32, (halo_slices, size, size)),),
-            features,
-        ),
-        Network(
-            "mask_decoder_3d",
-            PromptedMasks,
-            (*features, text_features),
-            (
-                TensorSpec("label_slices", torch.uint8, (slices, size, size)),
-                TensorSpec("scores", torch.float32, (slices, prompts)),
-                TensorSpec("mask_logits", torch.float32, (slices, prompts, size // 4, size // 4)),
-                TensorSpec("edge_logits", torch.float32, (slices, prompts, size // 4, size // 4)),
-            ),
-        ),
-    )
-    return {network.name: network for network in table}
+MODULES = {"text_encoder_3d": TextFeatures, "image_encoder_3d": ImageEncoder, "mask_decoder_3d": PromptedMasks}
 
 
 def build(variant: Variant) -> dict[str, nn.Module]:
-    """The three modules of a variant with fresh weights, in evaluation mode."""
-    return {name: network.module(variant).eval() for name, network in networks(variant).items()}
+    """The three modules of a variant with fresh weights, in evaluation mode, keyed by model name."""
+    return {name: module(variant).eval() for name, module in MODULES.items()}
 
 
 def build_random(variant: Variant, seed: int) -> dict[str, nn.Module]:
-    """The three modules with reproducible random weights, scaled so that no branch is idle: for tests and benchmarks."""
+    """The three modules with seeded random weights, scaled so that no branch is idle: for tests and benchmarks."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         modules = build(variant)

@@ -38,9 +38,11 @@ class TextBlock(nn.Module):
 
 
 class TextEncoder(nn.Module):
-    """Token ids [P, T] -> projected tokens [P, T, C]. Causality makes any T up to the context length give the same rows."""
+    """Token ids [P, T] -> projected tokens [P, T, C]. Attention is causal: a longer T leaves earlier rows alone."""
 
-    def __init__(self, *, vocabulary_size: int, context_length: int, width: int, n_heads: int, n_layers: int, out_width: int):
+    def __init__(
+        self, *, vocabulary_size: int, context_length: int, width: int, n_heads: int, n_layers: int, out_width: int
+    ):
         super().__init__()
         self.token_embedding = nn.Embedding(vocabulary_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))

@@ -28,6 +28,7 @@ class Variant:
     n_edge_queries: int = 4  # the last ones
     vocabulary_size: int = VOCABULARY_SIZE
     context_length: int = CONTEXT_LENGTH
+    notice: str = "for research only, not for clinical use"  # what every report says of the networks
 
 
 PUBLISHED = Variant(
@@ -58,6 +59,7 @@ DEMO = Variant(
     text_width=32,
     text_heads=4,
     text_layers=2,
+    notice="demo networks trained on phantoms: they show the service at work and know no anatomy",
 )
 
 TINY = Variant(

@@ -86,7 +86,12 @@ def test_the_report_of_a_prompt():
 
 def test_stage_times():
     stages = {
-        "first": {"start_ns": 10**9, "end_ns": 10**9 + 2_000_000},
-        "last": {"start_ns": 10**9 + 10**7, "end_ns": 10**9 + 1.2e7},
+        "tokenize_prompts": {"start_ns": 10**9, "end_ns": 10**9 + 2_000_000},
+        "segment_volume": {"start_ns": 10**9 + 10**7, "end_ns": 10**9 + 1.2e7},
     }
-    assert describe_stages(stages) == {"first": 2.0, "last": 2.0, "total": 12.0}
+    assert describe_stages(stages) == {
+        "tokenize_prompts": 2.0,
+        "segment_volume": 2.0,
+        "text_encoder_3d": 8.0,
+        "total": 12.0,
+    }

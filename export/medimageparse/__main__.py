@@ -1,0 +1,103 @@
+"""python -m medimageparse {export,engines,download}: published weights to served graphs and engines."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from medimageparse.errors import ExportError
+from medimageparse.variants import PUBLISHED, VARIANTS
+
+REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m medimageparse", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    export = commands.add_parser("export", help="write model.onnx for the three networks and compare each with PyTorch")
+    weights = export.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="biomedparse_v2.ckpt or a .safetensors file")
+    weights.add_argument("--random-weights", type=int, metavar="SEED", help="no checkpoint: for benchmarks and tests")
+    export.add_argument("--variant", choices=VARIANTS, default=PUBLISHED.name, help="sizes of random weights")
+    export.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    export.add_argument(
+        "--repository", type=Path, default=REPOSITORY, metavar="DIR", help="where the graphs are served from"
+    )
+    export.add_argument(
+        "--repository-copy",
+        type=Path,
+        metavar="DIR",
+        help="write to a new copy of the repository whose network configs carry the sizes of the weights: "
+        "for other than the published sizes under TensorRT or the ONNX Runtime backend",
+    )
+
+    engines = commands.add_parser(
+        "engines", help="build model.plan from model.onnx and compare the two, on the serving GPU"
+    )
+    engines.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR")
+
+    download = commands.add_parser("download", help="fetch the published biomedparse_v2.ckpt from Hugging Face")
+    download.add_argument("--folder", type=Path, default=Path("."), metavar="DIR", help="where to put the file")
+    return parser.parse_args(arguments)
+
+
+def export(options: argparse.Namespace) -> None:
+    from medimageparse.checkpoint import load_networks, read_checkpoint
+    from medimageparse.export_onnx import export_networks
+    from medimageparse.manifest import sha256
+    from medimageparse.networks import build_random
+    from medimageparse.repository_copy import copy_repository
+
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about what it does not export
+    if options.checkpoint is None:
+        variant = VARIANTS[options.variant]
+        modules, source = (
+            build_random(variant, options.random_weights),
+            f"random weights, seed {options.random_weights}",
+        )
+    else:
+        tensors, variant = read_checkpoint(options.checkpoint)
+        modules, source = load_networks(tensors, variant), sha256(options.checkpoint)
+    repository = options.repository
+    if options.repository_copy is not None:
+        repository = copy_repository(repository, options.repository_copy, variant)
+    export_networks(modules, variant, source, repository, options.precision)
+
+
+def engines(options: argparse.Namespace) -> None:
+    from medimageparse.build_engine import build_engines
+
+    build_engines(options.repository)
+
+
+def download(options: argparse.Namespace) -> None:
+    from medimageparse.download import download_checkpoint
+
+    download_checkpoint(options.folder)
+
+
+COMMANDS = {"export": export, "engines": engines, "download": download}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.getLogger("medimageparse").setLevel(logging.INFO)
+    try:
+        COMMANDS[options.command](options)
+    except ModuleNotFoundError as error:
+        return _fail(options, f"needs the package {error.name}; install the extra: pip install '.[export]'")
+    except (ExportError, OSError) as error:
+        return _fail(options, str(error))
+    return 0
+
+
+def _fail(options: argparse.Namespace, sentence: str) -> int:
+    print(f"medimageparse {options.command}: {sentence}", file=sys.stderr)  # noqa: T201
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""model.onnx -> model.plan for the GPU it runs on, each engine compared with ONNX Runtime. Without torch.
+
+Works with tensorrt 10 and 11 and, as far as parsing and building go, with their twin tensorrt_rtx.
+"""
+
+import json
+import logging
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from medimageparse.comparison import COMPARED_SIZES, check, difference, example_inputs, largest, summary
+from medimageparse.errors import ExportError
+from medimageparse.manifest import sha256, write_json
+from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
+from medimageparse.variants import VARIANTS
+
+# NVIDIA's images of one month carry the same TensorRT; the tag is the one in the Dockerfile
+CONTAINER = "nvcr.io/nvidia/tensorrt:26.09-py3"
+WITHOUT_TENSORRT = (
+    "the package tensorrt is not importable here; an engine runs only in the TensorRT version and on the kind of GPU "
+    f"that built it, so run this on the serving GPU in {CONTAINER}, after `pip install onnxruntime-gpu`"
+)
+
+logger = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+
+
+def build_plan(
+    trt: ModuleType, graph: Path, network: Network, configure: Callable[[Any], None] = lambda config: None
+) -> bytes:
+    """A serialized engine for every shape of the table; trt is the package tensorrt or tensorrt_rtx."""
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    # the graph's own types are kept; TensorRT 11 knows nothing else and ignores the flag
+    definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(definition, logger)
+    if not parser.parse_from_file(str(graph)):
+        raise ExportError(f"{network.name}: TensorRT does not accept the graph: {parser.get_error(0).desc()}")
+    profile = builder.create_optimization_profile()
+    for spec in network.inputs:
+        profile.set_shape(spec.name, shape(spec, "smallest"), shape(spec, "usual"), shape(spec, "largest"))
+    config = builder.create_builder_config()
+    config.add_optimization_profile(profile)
+    config.clear_flag(trt.BuilderFlag.TF32)  # fp32 means fp32; who wants speed exports fp16
+    configure(config)
+    plan = builder.build_serialized_network(definition, config)
+    if plan is None:
+        raise ExportError(f"{network.name}: TensorRT could not build an engine; its messages above say why")
+    return bytes(plan)
+
+
+def shape(spec: TensorSpec, size: str) -> tuple[int, ...]:
+    """A tensor's shape with every dynamic dimension at its smallest, usual or largest."""
+    return tuple(getattr(d, size) if isinstance(d, Dimension) else d for d in spec.shape)
+
+
+class Engine:
+    """A plan on the GPU, with arrays in and out; ONNX Runtime holds the GPU memory."""
+
+    def __init__(self, trt: ModuleType, plan: bytes, network: Network):
+        self.network = network
+        self.runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+        self.engine = self.runtime.deserialize_cuda_engine(plan)
+        self.context = self.engine.create_execution_context()
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        tensors = {}
+        for name, array in inputs.items():
+            self.context.set_input_shape(name, array.shape)
+            tensors[name] = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
+        for spec in self.network.outputs:
+            found_shape = tuple(self.context.get_tensor_shape(spec.name))
+            tensors[spec.name] = onnxruntime.OrtValue.ortvalue_from_shape_and_type(found_shape, spec.dtype, "cuda", 0)
+        for name, tensor in tensors.items():
+            self.context.set_tensor_address(name, tensor.data_ptr())
+        if not self.context.execute_async_v3(0):  # the default stream, which the copies below wait for
+            raise ExportError(f"{self.network.name}: the engine does not run")
+        return {spec.name: tensors[spec.name].numpy() for spec in self.network.outputs}
+
+
+def session_on_gpu(graph: Path) -> onnxruntime.InferenceSession:
+    providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    session = onnxruntime.InferenceSession(graph, providers=providers)
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise ExportError(
+            "ONNX Runtime does not see the GPU; install onnxruntime-gpu for the CUDA version of the driver"
+        )
+    return session
+
+
+def build_engines(repository: Path) -> None:
+    """Writes model.plan beside every exported model.onnx and adds what was measured to its manifest."""
+    try:
+        import tensorrt as trt
+    except ImportError as error:
+        raise ExportError(WITHOUT_TENSORRT) from error
+    served = repository / "segment_volume" / "1" / "networks.json"
+    if not served.exists():
+        raise ExportError("there are no exported graphs in this repository; run `make export` first")
+    exported = json.loads(served.read_text())
+    variant = VARIANTS[exported["variant"]]
+    table = networks(variant)
+    graphs = {name: repository / name / "1" / "model.onnx" for name in table}
+    sessions = {name: session_on_gpu(graph) for name, graph in graphs.items()}
+
+    def run_graph(name: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        return sessions[name].run([spec.name for spec in table[name].outputs], named(table[name], inputs))
+
+    examples = [example_inputs(variant, *sizes, run=run_graph) for sizes in COMPARED_SIZES]
+    for name, network in table.items():
+        logger.info("%s: building its engine, which takes minutes", name)
+        plan = build_plan(trt, graphs[name], network)
+        engine = Engine(trt, plan, network)
+        reports = []
+        for example in examples:
+            expected = dict(zip([spec.name for spec in network.outputs], run_graph(name, example[name]), strict=True))
+            found = engine.run(named(network, example[name]))
+            reports.append({output: difference(expected[output], found[output]) for output in expected})
+        differences = largest(reports)
+        check(differences, name, exported["precision"])
+        logger.info("%s built; against ONNX Runtime on the same GPU: %s", name, summary(differences))
+        install(graphs[name].with_name("model.plan"), plan, trt.__version__, differences)
+
+
+def named(network: Network, inputs: list[np.ndarray]) -> Arrays:
+    return {spec.name: np.ascontiguousarray(array) for spec, array in zip(network.inputs, inputs, strict=True)}
+
+
+def install(path: Path, plan: bytes, tensorrt_version: str, differences: Mapping) -> None:
+    """Puts a finished plan where it is served and notes in the manifest what it is made of and for."""
+    partial = path.with_suffix(".plan.partial")
+    partial.write_bytes(plan)
+    partial.replace(path)
+    manifest = json.loads(path.with_name("manifest.json").read_text())
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader", "--id=0"]
+    manifest["engine"] = {
+        "plan_sha256": sha256(path),
+        "tensorrt": tensorrt_version,
+        "gpu": subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip(),
+        "differences_from_onnxruntime": differences,
+    }
+    write_json(path.with_name("manifest.json"), manifest)

@@ -1,0 +1,80 @@
+"""How graphs and engines are compared with what they were made from: inputs, measures and tolerances. Without torch."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from medimageparse.errors import ExportError
+from medimageparse.variants import Variant
+
+COMPARED_SIZES = ((3, 4, 9), (2, 7, 5), (1, 1, 2))  # slices, prompts, tokens; none is the size that is traced
+
+# Largest error allowed: ||found - expected|| / ||expected|| of a tensor, and the share of unequal label pixels.
+# Rounding alone gives 1e-6 in fp32 and 1e-3 in fp16. The rest is room for Boltzmann sampling: where the noise lies
+# within rounding of a threshold, a query sees one token of the image more or less.
+TOLERANCES = {
+    "fp32": {"relative": 1e-3, "unequal": 0.001},
+    "fp16": {"relative": 0.05, "unequal": 0.02},
+}
+
+Report = dict[str, dict[str, float]]  # output -> measure -> value
+
+
+def example_inputs(
+    variant: Variant,
+    n_slices: int,
+    n_prompts: int,
+    n_tokens: int,
+    run: Callable[[str, list[np.ndarray]], list[np.ndarray]],
+) -> dict[str, list[np.ndarray]]:
+    """Inputs of the three networks for one made-up window and request.
+
+    run: a network's name and inputs -> its outputs; the mask decoder gets what the encoders make of theirs.
+    """
+    random = np.random.default_rng(0)
+    blobs = random.uniform(0, 255, (n_slices + 2, 6, 6))
+    positions = np.linspace(0, 5, variant.image_size)
+    enlarge = np.stack([np.interp(positions, np.arange(6), unit) for unit in np.eye(6)], axis=1)  # [size, 6]
+    window = np.rint(enlarge @ blobs @ enlarge.T).astype(np.float32)
+    input_ids = random.integers(1, variant.vocabulary_size - 2, (n_prompts, n_tokens))
+    lengths = random.integers(2, n_tokens + 1, (n_prompts, 1))
+    lengths[-1] = n_tokens
+    attention_mask = (np.arange(n_tokens) < lengths).astype(np.int64)
+    inputs = {"text_encoder_3d": [input_ids, attention_mask], "image_encoder_3d": [window]}
+    features = [array for name in ("image_encoder_3d", "text_encoder_3d") for array in run(name, inputs[name])]
+    return inputs | {"mask_decoder_3d": features}
+
+
+def difference(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """How far two results are apart: share of unequal label pixels, or relative L2 and largest absolute difference."""
+    if expected.shape != found.shape or expected.dtype != found.dtype:
+        raise ExportError(f"expected {expected.dtype} {expected.shape}, found {found.dtype} {found.shape}")
+    if expected.dtype == np.uint8:
+        return {"unequal": float(np.mean(expected != found))}
+    error = found.astype(np.float64) - expected
+    scale = max(float(np.linalg.norm(expected)), 1e-30)
+    return {"relative": float(np.linalg.norm(error)) / scale, "largest": float(np.abs(error).max())}
+
+
+def check(report: Report, network: str, precision: str) -> None:
+    """ExportError for the first output whose difference is over the tolerance, or not a number."""
+    for name, measured in report.items():
+        for measure, tolerance in TOLERANCES[precision].items():
+            if measure in measured and not measured[measure] <= tolerance:
+                amount = f"{measured[measure]:.2g} ({measure})"
+                raise ExportError(f"{network}: {name} differs by {amount}, {precision} allows {tolerance}")
+
+
+def summary(report: Report) -> str:
+    """A report in a few words."""
+    relative = max(measured.get("relative", 0) for measured in report.values())
+    labels = [f", {100 * m['unequal']:.2g} % of labels differ" for m in report.values() if "unequal" in m]
+    return f"relative error at most {relative:.1e}" + "".join(labels)
+
+
+def largest(reports: Sequence[Mapping[str, Mapping[str, float]]]) -> Report:
+    """The largest difference of each output over several comparisons."""
+    return {
+        name: {measure: max(report[name][measure] for report in reports) for measure in measured}
+        for name, measured in reports[0].items()
+    }

@@ -1,0 +1,158 @@
+"""Checkpoint -> model.onnx of the three networks, in the folders they are served from, each compared with PyTorch."""
+
+import copy
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import onnx_ir
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from medimageparse.comparison import COMPARED_SIZES, Report, check, difference, example_inputs, largest, summary
+from medimageparse.manifest import sha256, write_json
+from medimageparse.networks import NOISE_SEED
+from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
+from medimageparse.variants import MAX_PROMPTS, Variant
+
+OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
+TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "prompts": 3, "tokens": 5}  # over 1, or the exporter fixes them
+RUNNER = "onnxruntime_model.py"  # serves model.onnx where the server has no ONNX Runtime backend
+NORMS = (nn.LayerNorm, nn.GroupNorm)
+
+logger = logging.getLogger(__name__)
+
+
+def to_float16(module: nn.Module) -> nn.Module:
+    """All weights of a network in float16, in place; norms and buffers (pixel statistics, noise, matrices) stay.
+
+    With the casts written in the networks this makes a strongly typed graph: softmax, norms, sigmoids and Boltzmann
+    probabilities stay in float32, and so do the graph's inputs and outputs.
+    """
+    for part in module.modules():
+        if not isinstance(part, NORMS):
+            for parameter in part.parameters(recurse=False):
+                parameter.data = parameter.data.half()
+    return module
+
+
+def graph_of(module: nn.Module, network: Network, noise: Sequence[TensorSpec] = ()) -> onnx_ir.Model:
+    """The ONNX graph of a network, its tensors and dynamic dimensions named as in the table, free of paths and traces.
+
+    noise: for parity checks of the mask decoder, one further input per decoder layer instead of the built-in noise.
+    """
+    arguments: list = [_zeros(spec) for spec in network.inputs]
+    dynamic: list = [_dynamic_dimensions(spec) for spec in network.inputs]
+    if noise:
+        arguments.append([_zeros(spec) for spec in noise])
+        dynamic.append([_dynamic_dimensions(spec) for spec in noise])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch and onnxscript report on their own insides
+        program = torch.onnx.export(
+            module,
+            tuple(arguments),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[spec.name for spec in (*network.inputs, *noise)],
+            output_names=[spec.name for spec in network.outputs],
+            dynamic_shapes=tuple(dynamic),
+            verbose=False,
+        )
+    _tidy(program.model, (*network.inputs, *noise), network.outputs)
+    return program.model
+
+
+def _zeros(spec: TensorSpec) -> Tensor:
+    shape = [TRACED_SIZES[d.name] if isinstance(d, Dimension) else d for d in spec.shape]
+    return torch.from_numpy(np.zeros(shape, spec.dtype))
+
+
+def _dynamic_dimensions(spec: TensorSpec) -> dict[int, str]:
+    return {axis: d.name for axis, d in enumerate(spec.shape) if isinstance(d, Dimension)}
+
+
+def _tidy(model: onnx_ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+    """Names the dynamic dimensions and removes the exporter's notes on source files: equal weights give equal bytes."""
+    graph = model.graph
+    for value, spec in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
+        value.shape = onnx_ir.Shape([d.name if isinstance(d, Dimension) else d for d in spec.shape])
+    values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
+    for noted in (model, graph, *graph, *values):
+        noted.metadata_props.clear()
+        noted.doc_string = None
+
+
+def run_module(module: nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """A network in PyTorch, arrays in and out."""
+    with torch.no_grad():
+        outputs = module(*(torch.from_numpy(array) for array in inputs))
+    return [tensor.numpy() for tensor in ((outputs,) if isinstance(outputs, Tensor) else outputs)]
+
+
+def compare(
+    module: nn.Module, network: Network, graph: Path, examples: Sequence[list[np.ndarray]], precision: str
+) -> Report:
+    """Largest differences between a module in PyTorch and its graph in ONNX Runtime; ExportError over the tolerance."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in network.outputs]
+    reports = []
+    for inputs in examples:
+        found = session.run(names, {spec.name: array for spec, array in zip(network.inputs, inputs, strict=True)})
+        expected = run_module(module, inputs)
+        reports.append({name: difference(e, f) for name, e, f in zip(names, expected, found, strict=True)})
+    report = largest(reports)
+    check(report, network.name, precision)
+    return report
+
+
+def export_networks(
+    modules: Mapping[str, nn.Module],
+    variant: Variant,
+    checkpoint_sha256: str,
+    repository: Path,
+    precision: str = "fp32",
+) -> None:
+    """Writes model.onnx, manifest.json and the CPU runner of every network into a model repository, and networks.json.
+
+    Everything is made and compared under temporary names first. networks.json, without which no volume is segmented,
+    goes before the old files are replaced and comes back last.
+    """
+    examples = [
+        example_inputs(variant, *sizes, run=lambda name, inputs: run_module(modules[name], inputs))
+        for sizes in COMPARED_SIZES
+    ]
+    shared = {
+        "variant": variant.name,
+        "notice": variant.notice,
+        "precision": precision,
+        "checkpoint_sha256": checkpoint_sha256,
+        "max_prompts": MAX_PROMPTS,
+        "noise_seed": NOISE_SEED,
+        "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
+    }
+    graphs, partial = {}, []
+    for name, network in networks(variant).items():
+        folder = repository / name / "1"
+        folder.mkdir(parents=True, exist_ok=True)
+        graph = folder / "model.onnx.partial"
+        module = modules[name]
+        onnx_ir.save(graph_of(to_float16(copy.deepcopy(module)) if precision == "fp16" else module, network), graph)
+        differences = compare(module, network, graph, [example[name] for example in examples], precision)
+        logger.info("%s exported in %s; against PyTorch in fp32: %s", name, precision, summary(differences))
+        graphs[name] = sha256(graph)
+        manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, "differences": differences}
+        runner = shutil.copyfile(Path(__file__).with_name(RUNNER), folder / f"{RUNNER}.partial")
+        partial += [graph, runner, write_json(folder / "manifest.json.partial", manifest)]
+    served = repository / "segment_volume" / "1" / "networks.json"
+    served.parent.mkdir(parents=True, exist_ok=True)
+    served.unlink(missing_ok=True)
+    for path in partial:
+        path.replace(path.with_suffix(""))
+    write_json(served, {**shared, "image_size": variant.image_size, "graphs": graphs})

@@ -1,0 +1,30 @@
+"""A copy of the model repository for other than the published sizes, for backends that compare configs with graphs."""
+
+import shutil
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+
+from medimageparse.served_tensors import Dimension, Network, networks
+from medimageparse.variants import Variant
+
+BUILT_FILES = ("*.onnx", "*.plan", "*.partial", "manifest.json", "networks.json", "onnxruntime_model.py", "__pycache__")
+
+
+def copy_repository(source: Path, target: Path, variant: Variant) -> Path:
+    """Copies all but built files and writes the variant's sizes into its networks' configs; target must be new."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*BUILT_FILES))
+    for name, network in networks(variant).items():
+        for path in (target / name).rglob("*.pbtxt"):
+            path.write_text(resized(path.read_text(), network))
+    return target
+
+
+def resized(config_text: str, network: Network) -> str:
+    """A network's config with the dimensions that the table gives its tensors."""
+    config = text_format.Parse(config_text, ModelConfig())
+    shapes = {spec.name: spec.shape for spec in (*network.inputs, *network.outputs)}
+    for tensor in (*config.input, *config.output):
+        tensor.dims[:] = [-1 if isinstance(d, Dimension) else d for d in shapes[tensor.name]]
+    return text_format.MessageToString(config)
