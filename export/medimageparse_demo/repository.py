@@ -1,0 +1,31 @@
+"""A copy of the model repository with the demo's graphs in it: what `make demo`, `make serve-demo` and tests serve."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from medimageparse_demo import MODEL_REPOSITORY
+
+WEIGHTS = Path(__file__).with_name("weights")
+RUNNER = Path(__file__).resolve().parents[1] / "medimageparse" / "onnxruntime_model.py"
+NOT_SERVED = ("*.safetensors", "*.csv")
+BUILT_FILES = ("model.onnx", "model.plan", "*.partial", "manifest.json", "networks.json", "onnxruntime_model.py")
+
+
+def demo_repository(destination: Path, weights: Path = WEIGHTS) -> Path:
+    """Copies the models, without what was built into them, and lays the graphs of `weights` over the copy."""
+    shutil.copytree(MODEL_REPOSITORY, destination, ignore=shutil.ignore_patterns(*BUILT_FILES, "__pycache__"))
+    for graph in sorted(weights.glob("*/1/model.onnx")):
+        shutil.copy2(RUNNER, destination / graph.parent.relative_to(weights))
+    shutil.copytree(weights, destination, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
+    return destination
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("destination", type=Path, help="folder to write the copy to")
+    demo_repository(parser.parse_args().destination)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""The configurations agree with each other, with the wiring and with the graphs. No server is started."""
+
+import json
+from pathlib import Path
+
+import onnxruntime
+import pytest
+from google.protobuf import text_format
+from medimageparse.served_tensors import Dimension, networks
+from medimageparse.variants import MAX_PROMPTS, PUBLISHED
+from serve import REPOSITORY, called_models
+from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
+from tritonclient.utils import np_to_triton_dtype
+
+RUNTIMES = ("config.pbtxt", "configs/onnxruntime.pbtxt", "configs/cpu.pbtxt")
+ONNX_TYPES = {
+    "tensor(float)": DataType.TYPE_FP32,
+    "tensor(int64)": DataType.TYPE_INT64,
+    "tensor(uint8)": DataType.TYPE_UINT8,
+}
+
+
+def read(path: Path) -> ModelConfig:
+    return text_format.Parse(path.read_text(), ModelConfig())
+
+
+MODELS = {path.parent.name: read(path) for path in sorted(REPOSITORY.glob("*/config.pbtxt"))}
+NETWORKS = [name for name in MODELS if (REPOSITORY / name / "configs").is_dir()]
+ENSEMBLES = [name for name, config in MODELS.items() if config.platform == "ensemble"]
+
+
+def tensors(entries):
+    return {tensor.name: (tensor.data_type, list(tensor.dims)) for tensor in entries}
+
+
+def fits(dims, others):
+    """Equal, where neither leaves the size open."""
+    return len(dims) == len(others) and all(
+        -1 in pair or len(set(pair)) == 1 for pair in zip(dims, others, strict=True)
+    )
+
+
+def assert_fit(name, one, other):
+    assert one[0] == other[0], name
+    assert fits(one[1], other[1]), name
+
+
+def test_there_is_something_to_test():
+    assert ENSEMBLES == ["medimageparse_3d", "segment_window_3d"]
+    assert NETWORKS == ["image_encoder_3d", "mask_decoder_3d", "text_encoder_3d"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_is_named_as_its_folder_and_takes_whole_requests(model):
+    assert MODELS[model].name == model
+    assert MODELS[model].max_batch_size == 0
+    assert (REPOSITORY / model / "1").is_dir()
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_runtimes_of_a_network_agree(network):
+    tensorrt, onnx, cpu = (read(REPOSITORY / network / path) for path in RUNTIMES)
+    assert {tensorrt.name, onnx.name, cpu.name} == {network}
+    assert (tensorrt.platform, onnx.platform, cpu.backend) == ("tensorrt_plan", "onnxruntime_onnx", "python")
+    assert cpu.default_model_filename == "onnxruntime_model.py"
+    for published, other, open_ in zip(
+        (tensorrt.input, tensorrt.output), (onnx.input, onnx.output), (cpu.input, cpu.output), strict=True
+    ):
+        assert tensors(published) == tensors(other)
+        assert tensors(published).keys() == tensors(open_).keys()
+        for name, tensor in tensors(published).items():
+            assert_fit(name, tensor, tensors(open_)[name])
+        assert all(set(dims) == {-1} for _, dims in tensors(open_).values())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_published_sizes_are_those_of_the_table(network):
+    table = networks(PUBLISHED)[network]
+    for entries, specs in ((MODELS[network].input, table.inputs), (MODELS[network].output, table.outputs)):
+        expected = {
+            spec.name: (
+                DataType.Value(f"TYPE_{np_to_triton_dtype(spec.dtype)}"),
+                [-1 if isinstance(d, Dimension) else d for d in spec.shape],
+            )
+            for spec in specs
+        }
+        assert tensors(entries) == expected
+
+
+def test_what_the_steps_send_is_within_what_engines_serve():
+    window, *_ = networks(PUBLISHED)["image_encoder_3d"].inputs
+    window_size = int(MODELS["segment_volume"].parameters["window_size"].string_value)
+    assert window.shape[0].smallest <= window_size + 2 <= window.shape[0].largest
+    assert int(MODELS["tokenize_prompts"].parameters["max_prompts"].string_value) == MAX_PROMPTS
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_built_graph_fits_its_configuration(network):
+    path = REPOSITORY / network / "1" / "model.onnx"
+    if not path.exists():
+        pytest.skip("not exported in this checkout: make export")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    cpu = read(REPOSITORY / network / "configs" / "cpu.pbtxt")
+    for entries, nodes in ((cpu.input, session.get_inputs()), (cpu.output, session.get_outputs())):
+        graph = {
+            node.name: (ONNX_TYPES[node.type], [d if isinstance(d, int) else -1 for d in node.shape]) for node in nodes
+        }
+        assert graph.keys() == tensors(entries).keys()
+        for name, tensor in tensors(entries).items():
+            assert_fit(name, tensor, graph[name])
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_every_input_of_a_step_is_made_before(ensemble):
+    config = MODELS[ensemble]
+    known = tensors(config.input)
+    optional = {tensor.name for tensor in config.input if tensor.optional}
+    for step in config.ensemble_scheduling.step:
+        model = MODELS[step.model_name]
+        inputs, outputs = tensors(model.input), tensors(model.output)
+        assert set(inputs) == set(step.input_map)
+        assert set(step.output_map) <= set(outputs)
+        for name, source in step.input_map.items():
+            assert name == source  # a tensor has one name everywhere
+            assert_fit(f"{step.model_name}: {name}", inputs[name], known[source])
+        may_be_left_out = {tensor.name for tensor in model.input if tensor.optional}
+        assert optional & set(step.input_map) <= may_be_left_out
+        for name, target in step.output_map.items():
+            assert name == target
+            assert target not in known
+            known[target] = outputs[name]
+    for name, tensor in tensors(config.output).items():
+        assert_fit(name, tensor, known[name])
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_the_steps_of_an_ensemble_never_run_side_by_side(ensemble):
+    """tritonserver 2.51 deadlocks or dies when one of two running steps refuses its input: see the README there."""
+    config = MODELS[ensemble]
+    made = {tensor.name for tensor in config.input}
+    waiting = list(config.ensemble_scheduling.step)
+    while waiting:
+        ready = [step for step in waiting if set(step.input_map.values()) <= made]
+        assert len(ready) == 1
+        waiting.remove(ready[0])
+        made |= set(ready[0].output_map.values())
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
+def test_an_output_of_an_ensemble_is_no_steps_input(ensemble):
+    """Triton would leave out the step that makes it, when the step that takes it is left out."""
+    config = MODELS[ensemble]
+    taken = {name for step in config.ensemble_scheduling.step for name in step.input_map.values()}
+    assert not taken & set(tensors(config.output))
+
+
+def test_every_model_called_by_bls_exists_and_takes_what_is_sent():
+    assert called_models((REPOSITORY / "segment_volume" / "config.pbtxt").read_text()) == ["segment_window_3d"]
+    window = MODELS["segment_window_3d"]
+    volume = MODELS["segment_volume"]
+    assert_fit("text_features", tensors(window.input)["text_features"], tensors(volume.input)["text_features"])
+    assert list(tensors(window.output)) == ["label_slices", "scores"]
+
+
+def test_the_contract():
+    config = MODELS["medimageparse_3d"]
+    assert [tensor.name for tensor in config.input if not tensor.optional] == ["image", "text"]
+    assert list(tensors(config.output)) == ["nifti_file", "label_map", "scores", "report"]
+    assert all(tensor == (DataType.TYPE_STRING, [1]) for tensor in tensors(config.input).values())
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_python_steps_state_where_they_run_and_whole_parameters(model):
+    config = MODELS[model]
+    if config.backend == "python":
+        assert config.instance_group[0].kind == ModelConfig().instance_group.add().KIND_CPU
+        assert config.instance_group[0].count >= 1
+        for name, parameter in config.parameters.items():
+            assert name.endswith("_model") or json.loads(parameter.string_value) >= 1

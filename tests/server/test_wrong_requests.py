@@ -1,0 +1,150 @@
+"""The caller's mistake is INVALID_ARGUMENT (HTTP 400) and one sentence; the server lives on."""
+
+import base64
+import gzip
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tritonclient.utils import InferenceServerException
+
+SECRET = "zebrafish-7391"  # in every wrong request: prompt, header and file content
+PREFIX = r"^(in ensemble 'medimageparse_3d', )?"
+
+
+def nifti(dtype=np.int16, shape=(12, 10, 3), value=40, **fields):
+    """A small NIfTI file with some header fields overwritten, and a secret in its text fields."""
+    image = nib.Nifti1Image(np.full(shape, value, dtype), np.diag([-1.0, 1, 1, 1]))
+    image.header["descrip"] = image.header["aux_file"] = SECRET
+    content = bytearray(image.to_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    for name, new in fields.items():
+        header[name] = new
+    content[:348] = header.binaryblock
+    return bytes(content)
+
+
+def with_value(value, dtype=np.float32):
+    volume = np.zeros((12, 10, 3), dtype)
+    volume[5, 4, 1] = value
+    return nib.Nifti1Image(volume, np.diag([-1.0, 1, 1, 1])).to_bytes()
+
+
+def rgb():
+    voxels = np.zeros((12, 10, 3), [("R", "u1"), ("G", "u1"), ("B", "u1")])
+    return nib.Nifti1Image(voxels, np.eye(4)).to_bytes()
+
+
+def of_shape(*sizes):
+    """A header that states a shape, and hardly any voxels."""
+    return nifti(dim=[len(sizes), *sizes, *[1] * (7 - len(sizes))])
+
+
+COMPRESSED = gzip.compress(nifti())
+WRONG_IMAGES = {
+    "empty": b"",
+    "bad base64": b"this is " + SECRET.encode() + b" and no base64!",
+    "base64 cut short": base64.b64encode(COMPRESSED)[:-3],
+    "base64 of something else": base64.b64encode(SECRET.encode() * 40),
+    "not a NIfTI": b"DICM" + bytes(600),
+    "gzip of something else": gzip.compress(SECRET.encode() * 100),
+    "truncated gzip": COMPRESSED[: len(COMPRESSED) // 2],
+    "gzip cut in its checksum": COMPRESSED[:-6],
+    "damaged gzip": COMPRESSED[:40] + bytes(20) + COMPRESSED[60:],
+    "truncated voxels": nifti()[:-10],
+    "header only": nifti()[:348],
+    "header cut short": nifti()[:200],
+    "header of a pair of files": nifti(magic=b"ni1"),
+    "1D": nifti(shape=(12,)),
+    "2D": nifti(shape=(12, 10)),
+    "4D": nifti(shape=(12, 10, 3, 2)),
+    "5D vectors": nifti(shape=(12, 10, 3, 1, 3)),
+    "no dimension": nifti(dim=[0] * 8),
+    "negative size": nifti(dim=[3, 12, -10, 3, 1, 1, 1, 1]),
+    "NaN": with_value(np.nan),
+    "infinite": with_value(np.inf),
+    "minus infinite": with_value(-np.inf, np.float64),
+    "beyond float32": with_value(1e300, np.float64),
+    "complex": nifti(np.complex64),
+    "RGB": rgb(),
+    "unknown voxel type": nifti(datatype=99),
+    "slope without intercept": nifti(scl_slope=2.0, scl_inter=np.nan),
+    "voxels begin nowhere": nifti(vox_offset=1e12),
+    "too many voxels": of_shape(1024, 1024, 1024),
+    "too long a side": of_shape(2, 2, 5000),
+    "more voxels than integers": of_shape(32767, 32767, 32767),
+}
+WRONG_TEXTS = {
+    "no prompt": b"",
+    "blanks": b" \n ",
+    "only separators": b" & & ",
+    "empty prompt": SECRET.encode() + b" & & spleen",
+    "prompt of control characters": SECRET.encode() + b" & \x00\x07 & spleen",
+    "too many prompts": b" & ".join([SECRET.encode()] * 65),
+    "too many characters": SECRET.encode() * 2000,
+    "not UTF-8": SECRET.encode("utf-16"),
+    "latin-1": b"l\xe9sion " + SECRET.encode(),
+}
+WRONG_OPTIONS = {
+    name: {name: value}
+    for name, value in {
+        "intensity": SECRET.encode(),
+        "orientation": b"RAS",
+        "slice_axis": b"3",
+        "output": b"probabilities",
+    }.items()
+} | {"option not UTF-8": {"intensity": b"\xff" + SECRET.encode()}}
+WRONG_TENSORS = {
+    "image left out": {"image": None},
+    "text left out": {"text": None},
+    "misspelt option": {"intensty": b"auto"},
+    "two images": {"image": np.array([b"1", b"2"], np.object_)},
+    "no image element": {"image": np.zeros(0, np.object_)},
+    "a number for text": {"text": np.zeros(1, np.float32)},
+    "a number for an option": {"slice_axis": np.zeros(1, np.int64)},
+}
+WRONG = {f"image: {name}": {"image": image} for name, image in WRONG_IMAGES.items()}
+WRONG |= {f"text: {name}": {"text": text} for name, text in WRONG_TEXTS.items()}
+WRONG |= {f"option: {name}": options for name, options in WRONG_OPTIONS.items()}
+WRONG |= {f"tensor: {name}": changed for name, changed in WRONG_TENSORS.items()}
+
+
+@pytest.fixture(scope="module")
+def good(volume, request_of):
+    return request_of(volume.slicer[:, :, 2:3], ["liver", "spine"])
+
+
+@pytest.fixture(scope="module")
+def good_answer(infer, good):
+    return infer(good)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_a_wrong_request_is_refused_with_a_sentence(infer, good, change, protocol):
+    inputs = {"image": nifti(), "text": SECRET.encode()} | change
+    with pytest.raises(InferenceServerException) as refused:
+        infer({name: value for name, value in inputs.items() if value is not None}, protocol)
+    assert refused.value.status() == {"grpc": "StatusCode.INVALID_ARGUMENT", "http": "400"}[protocol]
+    sentence = re.sub(PREFIX, "", refused.value.message())
+    assert 20 < len(sentence) < 250
+    for unwanted in ("\n", "Traceback", 'File "', "/", ".py", "Error", SECRET):
+        assert unwanted not in sentence
+
+
+@pytest.mark.parametrize("group", ["image", "text", "option", "tensor"])
+def test_the_server_lives_on(infer, good, good_answer, group):
+    for name, change in WRONG.items():
+        if name.startswith(group):
+            inputs = {"image": nifti(), "text": SECRET.encode()} | change
+            with pytest.raises(InferenceServerException):
+                infer({name: value for name, value in inputs.items() if value is not None})
+    answer = infer(good)
+    for name in ("nifti_file", "label_map", "scores"):
+        assert np.array_equal(answer[name], good_answer[name])
+
+
+def test_the_most_prompts_that_are_taken(infer, volume, request_of):
+    found = infer(request_of(volume.slicer[:, :, 2:3], [f"structure {number}" for number in range(64)]))
+    assert found["scores"].shape == (64, 1)
