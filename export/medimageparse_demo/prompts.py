@@ -18,7 +18,7 @@ NAMES = {
         "right kidney | kidney on the right | right renal parenchyma | kidney of the right side | right-sided kidney",
         "right renal tissue | right-sided renal parenchyma",
     ),
-    "gallbladder": ("gallbladder | gallbladder organ | biliary sac", "gallbladder sac | biliary organ"),
+    "gallbladder": ("gallbladder | gall bladder | gallbladder organ | biliary sac", "gallbladder sac | biliary organ"),
     "stomach": ("stomach | gastric organ | stomach with its wall | gastric structure", "stomach organ | gastric wall"),
     "aorta": (
         "aorta | aortic vessel | descending aorta | aortic structures | aortic lumen",

@@ -26,8 +26,8 @@ from medimageparse_demo.prompts import NAMES, sample_absent_prompt, sample_promp
 
 SEED = 0
 FIRST_TRAINING_SEED = 1_000_000  # test phantoms have seeds below
-N_VOLUMES = 800  # at hand at a time; every second step one of them is drawn anew
-N_STEPS = 6500
+N_VOLUMES = 1000
+N_STEPS = 6000
 MASK_STRIDE = 4  # mask logits have a quarter of the image's side
 N_SLICES = 6  # per step, from so many volumes
 N_PROMPTS = 8  # per step, each asked on every slice
@@ -219,8 +219,6 @@ def train(n_steps: int, n_volumes: int, log: Path, device: torch.device) -> nn.M
         writer = csv.writer(file)
         writer.writerow(["step", "loss", "dice_present", "existence_right", "seconds"])
         for step in tqdm(range(1, n_steps + 1), desc="steps"):
-            if step % 2 == 0:
-                volumes[rng.integers(n_volumes)] = make_volume(FIRST_TRAINING_SEED + n_volumes + step)
             images, prompts, masks = draw_step(volumes, rng)
             ids, mask = tokens(prompts)
             loss, dice, right = step_loss(
