@@ -1,4 +1,4 @@
-"""A copy of the model repository for other than the published sizes, for backends that compare configs with graphs."""
+"""Copies of the model repository: without what was built into it, and with the configs of other sizes."""
 
 import shutil
 from pathlib import Path
@@ -12,9 +12,14 @@ from medimageparse.variants import Variant
 BUILT_FILES = ("*.onnx", "*.plan", "*.partial", "manifest.json", "networks.json", "onnxruntime_model.py", "__pycache__")
 
 
-def copy_repository(source: Path, target: Path, variant: Variant) -> Path:
-    """Copies all but built files and writes the variant's sizes into its networks' configs; target must be new."""
+def copy_models(source: Path, target: Path) -> None:
+    """Copies all but built files; target must be new."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*BUILT_FILES))
+
+
+def copy_repository(source: Path, target: Path, variant: Variant) -> Path:
+    """Copies the models and writes the variant's sizes into its networks' configs, for backends that compare them."""
+    copy_models(source, target)
     for name, network in networks(variant).items():
         for path in (target / name).rglob("*.pbtxt"):
             path.write_text(resized(path.read_text(), network))

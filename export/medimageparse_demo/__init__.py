@@ -5,5 +5,6 @@ from pathlib import Path
 
 MODEL_REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
-# the server's launcher and tokenizer are deployed with the models, in no package
-sys.path += [str(MODEL_REPOSITORY), str(MODEL_REPOSITORY / "tokenize_prompts" / "1")]
+# the server's launcher and its steps' modules are deployed with the models, in no package
+STEPS = ("tokenize_prompts", "segment_volume")
+sys.path += [str(MODEL_REPOSITORY), *(str(MODEL_REPOSITORY / step / "1") for step in STEPS)]

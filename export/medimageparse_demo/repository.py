@@ -4,17 +4,18 @@ import argparse
 import shutil
 from pathlib import Path
 
+from medimageparse.repository_copy import copy_models
+
 from medimageparse_demo import MODEL_REPOSITORY
 
 WEIGHTS = Path(__file__).with_name("weights")
 RUNNER = Path(__file__).resolve().parents[1] / "medimageparse" / "onnxruntime_model.py"
 NOT_SERVED = ("*.safetensors", "*.csv")
-BUILT_FILES = ("model.onnx", "model.plan", "*.partial", "manifest.json", "networks.json", "onnxruntime_model.py")
 
 
 def demo_repository(destination: Path, weights: Path = WEIGHTS) -> Path:
     """Copies the models, without what was built into them, and lays the graphs of `weights` over the copy."""
-    shutil.copytree(MODEL_REPOSITORY, destination, ignore=shutil.ignore_patterns(*BUILT_FILES, "__pycache__"))
+    copy_models(MODEL_REPOSITORY, destination)
     for graph in sorted(weights.glob("*/1/model.onnx")):
         shutil.copy2(RUNNER, destination / graph.parent.relative_to(weights))
     shutil.copytree(weights, destination, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)

@@ -18,6 +18,7 @@ from clip_tokenizer import tokenize
 from medimageparse.checkpoint import save_checkpoint
 from medimageparse.networks import build
 from medimageparse.variants import DEMO
+from sliding_window import with_halo
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -57,10 +58,8 @@ def make_volume(seed: int) -> Volume:
 
 def three_slices(slices: np.ndarray, d: int) -> np.ndarray:
     """Slice d with its neighbours as channels, reflected at the ends (spec section 1.5), [3, H, W]."""
-    last = len(slices) - 1
-    before = slices[d - 1] if d else slices[min(1, last)]
-    after = slices[d + 1] if d < last else slices[max(last - 1, 0)]
-    return np.stack([slices[d], before, after])
+    before, own, after = with_halo(range(d, d + 1), len(slices))
+    return slices[[own, before, after]]
 
 
 def augmented(image: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from medimageparse.repository_copy import copy_models
 from medimageparse_client import Client, InvalidRequest, MedImageParseError, Segmentation, ServerUnavailable
-from medimageparse_demo.repository import BUILT_FILES
 from serve import REPOSITORY
 
 SECRET = "zebrafish-7391"
@@ -174,7 +174,7 @@ def test_ctrl_c_leaves_nothing_behind(life):
 
 def test_serve_says_what_is_missing(tmp_path):
     repository = tmp_path / "repository"
-    shutil.copytree(REPOSITORY, repository, ignore=shutil.ignore_patterns(*BUILT_FILES))
+    copy_models(REPOSITORY, repository)
     command = [sys.executable, repository / "serve.py", "--runtime", "cpu"]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert stopped.returncode == 1
