@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medimageparse.errors import ExportError
-from medimageparse.variants import PUBLISHED, VARIANTS
+from medimageparse.variants import MODELS, PUBLISHED, VARIANTS
 
 REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
@@ -16,9 +16,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m medimageparse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    export = commands.add_parser("export", help="write model.onnx for the three networks and compare each with PyTorch")
+    export = commands.add_parser(
+        "export", help="write model.onnx of a model's three networks, each compared with PyTorch"
+    )
     weights = export.add_mutually_exclusive_group(required=True)
-    weights.add_argument("--checkpoint", type=Path, metavar="FILE", help="biomedparse_v2.ckpt or a .safetensors file")
+    weights.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="biomedparse_v2.ckpt, biomedparse_v1.pt or a .safetensors file"
+    )
     weights.add_argument("--random-weights", type=int, metavar="SEED", help="no checkpoint: for benchmarks and tests")
     export.add_argument("--variant", choices=VARIANTS, default=PUBLISHED.name, help="sizes of random weights")
     export.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
@@ -38,7 +42,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     engines.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR")
 
-    download = commands.add_parser("download", help="fetch the published biomedparse_v2.ckpt from Hugging Face")
+    download = commands.add_parser("download", help="fetch a published checkpoint from Hugging Face")
+    download.add_argument("--model", choices=MODELS, default="medimageparse_3d", help="which public model it is for")
     download.add_argument("--folder", type=Path, default=Path("."), metavar="DIR", help="where to put the file")
     return parser.parse_args(arguments)
 
@@ -75,7 +80,7 @@ def engines(options: argparse.Namespace) -> None:
 def download(options: argparse.Namespace) -> None:
     from medimageparse.download import download_checkpoint
 
-    download_checkpoint(options.folder)
+    download_checkpoint(options.model, options.folder)
 
 
 COMMANDS = {"export": export, "engines": engines, "download": download}

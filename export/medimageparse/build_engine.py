@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from medimageparse.comparison import COMPARED_SIZES, check, difference, example_inputs, largest, summary
+from medimageparse.comparison import COMPARED_SIZES, check, differences, example_inputs, largest, summary
 from medimageparse.errors import ExportError
 from medimageparse.manifest import sha256, write_json
-from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
+from medimageparse.served_tensors import READER, Dimension, Network, TensorSpec, networks
 from medimageparse.variants import VARIANTS
 
 # NVIDIA's images of one month carry the same TensorRT; the tag is the one in the Dockerfile
@@ -101,10 +101,15 @@ def build_engines(repository: Path) -> None:
         import tensorrt as trt
     except ImportError as error:
         raise ExportError(WITHOUT_TENSORRT) from error
-    served = repository / "segment_volume" / "1" / "networks.json"
-    if not served.exists():
+    exported = [path for step in READER.values() if (path := repository / step / "1" / "networks.json").exists()]
+    if not exported:
         raise ExportError("there are no exported graphs in this repository; run `make export` first")
-    exported = json.loads(served.read_text())
+    for served in exported:
+        build_engines_of(trt, repository, json.loads(served.read_text()))
+
+
+def build_engines_of(trt: ModuleType, repository: Path, exported: Mapping[str, Any]) -> None:
+    """The engines of one public model; exported: its networks.json."""
     variant = VARIANTS[exported["variant"]]
     table = networks(variant)
     graphs = {name: repository / name / "1" / "model.onnx" for name in table}
@@ -121,12 +126,11 @@ def build_engines(repository: Path) -> None:
         reports = []
         for example in examples:
             expected = dict(zip([spec.name for spec in network.outputs], run_graph(name, example[name]), strict=True))
-            found = engine.run(named(network, example[name]))
-            reports.append({output: difference(expected[output], found[output]) for output in expected})
-        differences = largest(reports)
-        check(differences, name, exported["precision"])
-        logger.info("%s built; against ONNX Runtime on the same GPU: %s", name, summary(differences))
-        install(graphs[name].with_name("model.plan"), plan, trt.__version__, differences)
+            reports.append(differences(expected, engine.run(named(network, example[name]))))
+        report = largest(reports)
+        check(report, name, exported["precision"])
+        logger.info("%s built; against ONNX Runtime on the same GPU: %s", name, summary(report))
+        install(graphs[name].with_name("model.plan"), plan, trt.__version__, report)
 
 
 def named(network: Network, inputs: list[np.ndarray]) -> Arrays:

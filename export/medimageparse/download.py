@@ -1,4 +1,4 @@
-"""The published checkpoint from Hugging Face, for users who have accepted its licence there."""
+"""The published checkpoints from Hugging Face, for users who have accepted their licence there."""
 
 from pathlib import Path
 
@@ -9,18 +9,19 @@ from medimageparse.errors import ExportError
 from medimageparse.manifest import sha256
 
 REPOSITORY = "microsoft/BiomedParse"
-CHECKPOINT = "biomedparse_v2.ckpt"
+CHECKPOINTS = {"medimageparse_3d": "biomedparse_v2.ckpt", "medimageparse": "biomedparse_v1.pt"}
 PAGE = f"https://huggingface.co/{REPOSITORY}"
 
 
-def download_checkpoint(folder: Path) -> Path:
-    """Downloads the checkpoint into a folder and prints where it lies and its SHA-256."""
+def download_checkpoint(model: str, folder: Path) -> Path:
+    """Downloads the checkpoint of a public model into a folder and prints where it lies and its SHA-256."""
+    checkpoint = CHECKPOINTS[model]
     if get_token() is None:
         raise ExportError(
             f"there is no Hugging Face token; accept the licence on {PAGE}, then run `hf auth login` or set HF_TOKEN"
         )
     try:
-        path = Path(hf_hub_download(REPOSITORY, CHECKPOINT, local_dir=folder))
+        path = Path(hf_hub_download(REPOSITORY, checkpoint, local_dir=folder))
     except GatedRepoError as error:
         raise ExportError(
             f"your Hugging Face account has not been given access yet; accept the licence on {PAGE}"
@@ -30,7 +31,7 @@ def download_checkpoint(folder: Path) -> Path:
             "huggingface.co cannot be reached from here; download on another machine and copy the file"
         ) from error
     except EntryNotFoundError as error:
-        raise ExportError(f"{CHECKPOINT} is no longer in {REPOSITORY}; look for it on {PAGE}") from error
+        raise ExportError(f"{checkpoint} is no longer in {REPOSITORY}; look for it on {PAGE}") from error
     except HfHubHTTPError as error:
         raise ExportError(
             f"Hugging Face refused the download ({error.response.status_code}); check the token and {PAGE}"

@@ -14,14 +14,15 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from medimageparse.comparison import COMPARED_SIZES, Report, check, difference, example_inputs, largest, summary
+from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
 from medimageparse.manifest import sha256, write_json
-from medimageparse.networks import NOISE_SEED
-from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
-from medimageparse.variants import MAX_PROMPTS, Variant
+from medimageparse.networks_3d import NOISE_SEED
+from medimageparse.served_tensors import READER, Dimension, Network, TensorSpec, networks
+from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 
 OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
-TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "prompts": 3, "tokens": 5}  # over 1, or the exporter fixes them
+# over 1, or the exporter fixes them
+TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "prompts": 6, "tokens": 5, "groups": 2, "prompts_per_group": 3}
 RUNNER = "onnxruntime_model.py"  # serves model.onnx where the server has no ONNX Runtime backend
 NORMS = (nn.LayerNorm, nn.GroupNorm)
 
@@ -106,7 +107,7 @@ def compare(
     for inputs in examples:
         found = session.run(names, {spec.name: array for spec, array in zip(network.inputs, inputs, strict=True)})
         expected = run_module(module, inputs)
-        reports.append({name: difference(e, f) for name, e, f in zip(names, expected, found, strict=True)})
+        reports.append(differences(dict(zip(names, expected, strict=True)), dict(zip(names, found, strict=True))))
     report = largest(reports)
     check(report, network.name, precision)
     return report
@@ -121,7 +122,7 @@ def export_networks(
 ) -> None:
     """Writes model.onnx, manifest.json and the CPU runner of every network into a model repository, and networks.json.
 
-    Everything is made and compared under temporary names first. networks.json, without which no volume is segmented,
+    Everything is made and compared under temporary names first. networks.json, without which nothing is segmented,
     goes before the old files are replaced and comes back last.
     """
     examples = [
@@ -134,7 +135,7 @@ def export_networks(
         "precision": precision,
         "checkpoint_sha256": checkpoint_sha256,
         "max_prompts": MAX_PROMPTS,
-        "noise_seed": NOISE_SEED,
+        **({"noise_seed": NOISE_SEED} if variant.model == "medimageparse_3d" else {"max_groups": MAX_GROUPS}),
         "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
     }
     graphs, partial = {}, []
@@ -144,13 +145,13 @@ def export_networks(
         graph = folder / "model.onnx.partial"
         module = modules[name]
         onnx_ir.save(graph_of(to_float16(copy.deepcopy(module)) if precision == "fp16" else module, network), graph)
-        differences = compare(module, network, graph, [example[name] for example in examples], precision)
-        logger.info("%s exported in %s; against PyTorch in fp32: %s", name, precision, summary(differences))
+        report = compare(module, network, graph, [example[name] for example in examples], precision)
+        logger.info("%s exported in %s; against PyTorch in fp32: %s", name, precision, summary(report))
         graphs[name] = sha256(graph)
-        manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, "differences": differences}
+        manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, "differences": report}
         runner = shutil.copyfile(Path(__file__).with_name(RUNNER), folder / f"{RUNNER}.partial")
         partial += [graph, runner, write_json(folder / "manifest.json.partial", manifest)]
-    served = repository / "segment_volume" / "1" / "networks.json"
+    served = repository / READER[variant.model] / "1" / "networks.json"
     served.parent.mkdir(parents=True, exist_ok=True)
     served.unlink(missing_ok=True)
     for path in partial:

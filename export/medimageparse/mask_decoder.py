@@ -27,9 +27,9 @@ class SelfAttention(nn.Module):
         self.attention = Attention(width, n_heads)
         self.norm = LayerNorm(width)
 
-    def forward(self, tokens: Tensor, embeddings: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, embeddings: Tensor, blocked: Tensor | None = None) -> Tensor:
         at = tokens + embeddings
-        return self.norm(tokens + self.attention(at, at, tokens))
+        return self.norm(tokens + self.attention(at, at, tokens, blocked))
 
 
 class CrossAttention(nn.Module):

@@ -4,7 +4,31 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from medimageparse.variants import MAX_PROMPTS, Variant
+from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
+
+# The step of each public model that reads what export wrote, networks.json.
+READER = {"medimageparse_3d": "segment_volume", "medimageparse": "segment_image"}
+
+# Columns of category_logits (2D spec section 4.3).
+CLASSES = (
+    "liver",
+    "lung",
+    "kidney",
+    "pancreas",
+    "heart anatomies",
+    "brain anatomies",
+    "eye anatomies",
+    "vessel",
+    "other organ",
+    "tumor",
+    "infection",
+    "other lesion",
+    "fluid disturbance",
+    "other abnormality",
+    "histology structure",
+    "other",
+    "background",
+)
 
 
 def mask_side(variant: Variant) -> int:
@@ -47,28 +71,41 @@ class Network:
 
 def networks(variant: Variant) -> dict[str, Network]:
     """The table of served networks for one variant, keyed by model name, in the order of the data."""
+    table = volume_networks(variant) if variant.model == "medimageparse_3d" else image_networks(variant)
+    return {network.name: network for network in table}
+
+
+PROMPTS = Dimension("prompts", 1, 15, MAX_PROMPTS)
+
+
+def tokens_of(variant: Variant) -> tuple[TensorSpec, TensorSpec]:
+    """What tokenize_prompts makes for the text encoders."""
+    tokens = Dimension("tokens", 2, 16, variant.context_length)
+    return TensorSpec("input_ids", np.int64, (PROMPTS, tokens)), TensorSpec(
+        "attention_mask", np.int64, (PROMPTS, tokens)
+    )
+
+
+def image_features(variant: Variant, images: int | Dimension) -> tuple[TensorSpec, ...]:
+    """What the image encoders make for the mask decoders."""
+    side, width = mask_side(variant), variant.width
+    memories = zip((32, 16, 8), grids(variant), strict=True)
+    return (
+        TensorSpec("mask_features", np.float32, (images, width, side, side)),
+        *(TensorSpec(f"memory_stride{stride}", np.float32, (images, width, grid, grid)) for stride, grid in memories),
+    )
+
+
+def volume_networks(variant: Variant) -> tuple[Network, ...]:
+    """The networks of medimageparse_3d."""
     size, side, width = variant.image_size, mask_side(variant), variant.width
-    coarse, middle, fine = grids(variant)
     slices = Dimension("slices", 1, 8, 16)
     halo_slices = Dimension("slices_and_halo", 3, 10, 18)
-    prompts = Dimension("prompts", 1, 15, MAX_PROMPTS)
-    tokens = Dimension("tokens", 2, 16, variant.context_length)
-    text_features = TensorSpec("text_features", np.float32, (prompts, tokens, width))
-    features = (
-        TensorSpec("mask_features", np.float32, (slices, width, side, side)),
-        TensorSpec("memory_stride32", np.float32, (slices, width, coarse, coarse)),
-        TensorSpec("memory_stride16", np.float32, (slices, width, middle, middle)),
-        TensorSpec("memory_stride8", np.float32, (slices, width, fine, fine)),
-    )
-    table = (
-        Network(
-            "text_encoder_3d",
-            (
-                TensorSpec("input_ids", np.int64, (prompts, tokens)),
-                TensorSpec("attention_mask", np.int64, (prompts, tokens)),
-            ),
-            (text_features,),
-        ),
+    ids, mask = tokens_of(variant)
+    text_features = TensorSpec("text_features", np.float32, (*ids.shape, width))
+    features = image_features(variant, slices)
+    return (
+        Network("text_encoder_3d", (ids, mask), (text_features,)),
         Network(
             "image_encoder_3d",
             (TensorSpec("window", np.float32, (halo_slices, size, size)),),
@@ -79,10 +116,35 @@ def networks(variant: Variant) -> dict[str, Network]:
             (*features, text_features),
             (
                 TensorSpec("label_slices", np.uint8, (slices, size, size)),
-                TensorSpec("scores", np.float32, (slices, prompts)),
-                TensorSpec("mask_logits", np.float32, (slices, prompts, side, side)),
-                TensorSpec("edge_logits", np.float32, (slices, prompts, side, side)),
+                TensorSpec("scores", np.float32, (slices, PROMPTS)),
+                TensorSpec("mask_logits", np.float32, (slices, PROMPTS, side, side)),
+                TensorSpec("edge_logits", np.float32, (slices, PROMPTS, side, side)),
             ),
         ),
     )
-    return {network.name: network for network in table}
+
+
+def image_networks(variant: Variant) -> tuple[Network, ...]:
+    """The networks of medimageparse."""
+    size, side, width = variant.image_size, mask_side(variant), variant.width
+    groups = Dimension("groups", 1, 1, MAX_GROUPS)
+    prompts_per_group = Dimension("prompts_per_group", 1, 4, MAX_PROMPTS)
+    ids, mask = tokens_of(variant)
+    token_features = TensorSpec("token_features", np.float32, (*ids.shape, width))
+    prompt_features = TensorSpec("prompt_features", np.float32, (PROMPTS, width))
+    features = image_features(variant, 1)
+    prompt_groups = TensorSpec("prompt_groups", np.int64, (groups, prompts_per_group))
+    return (
+        Network("text_encoder", (ids, mask), (token_features, prompt_features)),
+        Network("image_encoder", (TensorSpec("pixels", np.uint8, (1, size, size, 3)),), features),
+        Network(
+            "mask_decoder",
+            (*features, token_features, mask, prompt_features, prompt_groups),
+            (
+                TensorSpec("mask_logits", np.float32, (PROMPTS, side, side)),
+                TensorSpec("similarities", np.float32, (PROMPTS,)),
+                TensorSpec("matched_queries", np.int64, (PROMPTS,)),
+                TensorSpec("category_logits", np.float32, (PROMPTS, len(CLASSES))),
+            ),
+        ),
+    )

@@ -1,19 +1,20 @@
-"""All sizes of the 3D networks: the published one, the demo and a tiny one for tests."""
+"""All sizes of the networks of both public models: the published ones, the demos and tiny ones for tests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Limits that are built into the graphs, the same for every variant.
-MAX_PROMPTS = 64  # non-maximum suppression is unrolled this often: exact for any chain of up to 64 prompts
+MAX_PROMPTS = 64  # 3D: non-maximum suppression is unrolled this often, exact for any chain of up to 64 prompts
+MAX_GROUPS = 16  # 2D: groups of prompts decoded apart, each with a pass of the mask decoder
 CONTEXT_LENGTH = 77  # tokens of a CLIP prompt, begin and end mark included
 VOCABULARY_SIZE = 49408  # CLIP's byte pair encoding
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of one set of networks; the names of spec/biomedparse_v2_3d.md are given beside ours."""
+    """Sizes of one set of networks; the names of the specifications are given beside ours."""
 
     name: str
-    image_size: int  # in-plane side of a slice as the network sees it
+    image_size: int  # side of a slice or image as the network sees it
     backbone_width: int  # `embed`: channels after the stem, doubled at each of the three later stages
     backbone_depths: tuple[int, int, int, int]  # blocks per stage
     width: int  # C: channels of the pixel decoder and the mask decoder
@@ -25,9 +26,10 @@ class Variant:
     text_heads: int
     text_layers: int
     n_queries: int = 16  # Q, edge queries included
-    n_edge_queries: int = 4  # the last ones
+    n_edge_queries: int = 4  # the last ones; 2D has none
     vocabulary_size: int = VOCABULARY_SIZE
     context_length: int = CONTEXT_LENGTH
+    model: str = "medimageparse_3d"  # the public model that the networks serve
     notice: str = "for research only, not for clinical use"  # what every report says of the networks
 
 
@@ -77,4 +79,13 @@ TINY = Variant(
     text_layers=1,
 )
 
-VARIANTS = {variant.name: variant for variant in (PUBLISHED, DEMO, TINY)}
+PUBLISHED_2D = replace(
+    PUBLISHED, name="PUBLISHED_2D", model="medimageparse", image_size=1024, n_queries=101, n_edge_queries=0
+)
+
+DEMO_2D = replace(DEMO, name="DEMO_2D", model="medimageparse", n_queries=16, n_edge_queries=0)
+
+TINY_2D = replace(TINY, name="TINY_2D", model="medimageparse", n_queries=12, n_edge_queries=0)
+
+VARIANTS = {variant.name: variant for variant in (PUBLISHED, DEMO, TINY, PUBLISHED_2D, DEMO_2D, TINY_2D)}
+MODELS = tuple(dict.fromkeys(variant.model for variant in VARIANTS.values()))  # the public models

@@ -7,6 +7,7 @@ from medimageparse.checkpoint import (
     IGNORED,
     RENAMES,
     CheckpointError,
+    is_ignored,
     load_networks,
     published_state,
     read_checkpoint,
@@ -14,39 +15,59 @@ from medimageparse.checkpoint import (
     save_checkpoint,
 )
 from medimageparse.networks import build, build_random
-from medimageparse.variants import PUBLISHED, TINY
+from medimageparse.variants import PUBLISHED, PUBLISHED_2D, TINY, TINY_2D
 from torch import nn
 
-PUBLISHED_TENSORS = 1050
-PUBLISHED_PARAMETERS = 371_798_778
+PUBLISHED_TENSORS = {PUBLISHED: 1050, PUBLISHED_2D: 932}  # of 2D without the second text encoder and the loss
+PUBLISHED_PARAMETERS = {PUBLISHED: 371_798_778, PUBLISHED_2D: 341_181_177}
+IGNORED_TENSORS = {
+    PUBLISHED: {"sem_seg_head.predictor.class_embed": 512**2, "sem_seg_head.predictor.language_encoder.logit_scale": 1},
+    PUBLISHED_2D: {
+        "dilation_kernel": 0,  # 9 numbers, but no parameter
+        "sem_seg_head.predictor.pn_indicator.weight": 2 * 512,
+        "sem_seg_head.predictor.mask_sptial_embed.0": 512**2,
+        "sem_seg_head.predictor.mask_sptial_embed.1": 512**2,
+        "sem_seg_head.predictor.mask_sptial_embed.2": 512**2,
+        "sem_seg_head.predictor.spatial_embed.weight": 32 * 512,
+        "sem_seg_head.predictor.spatial_featured.weight": 32 * 512,
+    },
+}
 FUSED_SELF_ATTENTION = "sem_seg_head.predictor.transformer_self_attention_layers.3.self_attn.in_proj_weight"
 
 
+@pytest.fixture(scope="module", params=[TINY, TINY_2D], ids=lambda variant: variant.name)
+def variant(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def modules():
-    return build_random(TINY, 0)
+def modules(variant):
+    return build_random(variant, 0)
 
 
 @pytest.fixture
-def tensors(modules):
-    return published_state(modules)
+def tensors(modules, variant):
+    return published_state(modules, variant.model)
 
 
-def test_published_variant_has_the_published_tensors():
+@pytest.mark.parametrize("variant", [PUBLISHED, PUBLISHED_2D], ids=lambda variant: variant.name)
+def test_published_variant_has_the_published_tensors(variant):
     with torch.device("meta"):  # shapes without memory
-        state = nn.ModuleDict(build(PUBLISHED)).state_dict()
-    assert len(state) + len(IGNORED) == PUBLISHED_TENSORS
-    ignored = PUBLISHED.width**2 + 1  # class_embed and logit_scale
-    pixel_statistics = 2 * 3
-    assert sum(tensor.numel() for tensor in state.values()) - pixel_statistics + ignored == PUBLISHED_PARAMETERS
+        modules = build(variant)
+    state = published_state(modules, variant.model)
+    ignored = IGNORED_TENSORS[variant]
+    assert len(state) + len(ignored) == PUBLISHED_TENSORS[variant]  # no two of ours share a published name
+    parameters = sum(p.numel() for module in modules.values() for p in module.parameters())
+    assert parameters + sum(ignored.values()) == PUBLISHED_PARAMETERS[variant]
+    assert all(is_ignored(name, variant.model) for name in ignored)
+    assert not any(is_ignored(name, variant.model) for name in state)
     for name in state:
-        assert rename(rename(name, BACKWARDS), RENAMES) == name
+        assert rename(rename(name, RENAMES[variant.model]), BACKWARDS[variant.model]) == name
 
 
 def test_names_of_the_specification():
     with torch.device("meta"):
-        state = published_state(build(PUBLISHED))
-    assert len(state) == PUBLISHED_TENSORS - len(IGNORED)  # no two of ours share a published name
+        state = published_state(build(PUBLISHED), PUBLISHED.model)
     shapes = {
         "pixel_mean": (1, 3, 1, 1),
         "backbone.patch_embed.proj.weight": (192, 3, 7, 7),
@@ -69,48 +90,51 @@ def test_names_of_the_specification():
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
 
 
-def test_loads_what_it_saved(modules, tensors):
-    loaded = load_networks(tensors, TINY)
+def test_loads_what_it_saved(modules, tensors, variant):
+    loaded = load_networks(tensors, variant)
     for name, tensor in nn.ModuleDict(modules).state_dict().items():
         assert torch.equal(tensor, nn.ModuleDict(loaded).state_dict()[name])
 
 
-def test_ignores_what_is_listed_and_nothing_else(tensors):
-    load_networks(tensors | {name: torch.zeros(()) for name in IGNORED}, TINY)
-    with pytest.raises(CheckpointError, match=r"unknown tensor sem_seg_head\.predictor\.class_embed_2"):
-        load_networks(tensors | {"sem_seg_head.predictor.class_embed_2": torch.zeros(())}, TINY)
+def test_ignores_what_is_listed_and_nothing_else(tensors, variant):
+    below = {f"{entry}x.weight" if entry.endswith(".") else entry for entry in IGNORED[variant.model]}
+    load_networks(tensors | {name: torch.zeros(()) for name in below}, variant)
+    with pytest.raises(CheckpointError, match=r"unknown tensor sem_seg_head\.predictor\.spatial_embedding"):
+        load_networks(tensors | {"sem_seg_head.predictor.spatial_embedding": torch.zeros(())}, variant)
 
 
-def test_names_a_missing_tensor(tensors):
+def test_names_a_missing_tensor(tensors, variant):
     del tensors[FUSED_SELF_ATTENTION]
     with pytest.raises(CheckpointError, match=rf"1 tensors .* missing, the first is {FUSED_SELF_ATTENTION}"):
-        load_networks(tensors, TINY)
+        load_networks(tensors, variant)
 
 
-def test_names_a_tensor_of_another_variant(tensors):
+def test_names_a_tensor_of_another_variant(tensors, variant):
     with pytest.raises(CheckpointError, match=r"1 tensors do not belong .*\.blocks\.1\.gamma_1"):
-        load_networks(tensors | {"backbone.layers.0.blocks.1.gamma_1": torch.zeros(16)}, TINY)
+        load_networks(tensors | {"backbone.layers.0.blocks.1.gamma_1": torch.zeros(16)}, variant)
 
 
-def test_names_a_tensor_of_another_shape(tensors):
+def test_names_a_tensor_of_another_shape(tensors, variant):
     tensors[FUSED_SELF_ATTENTION] = torch.zeros(96, 33)
     with pytest.raises(CheckpointError, match=rf"{FUSED_SELF_ATTENTION} has shape \(96, 33\), .* needs \(96, 32\)"):
-        load_networks(tensors, TINY)
+        load_networks(tensors, variant)
 
 
-def test_reads_both_file_formats(modules, tensors, tmp_path):
+def test_reads_all_file_formats(modules, tensors, variant, tmp_path):
     torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}}, tmp_path / "tiny.ckpt")
-    read, variant = read_checkpoint(tmp_path / "tiny.ckpt")
-    assert variant is PUBLISHED  # what a .ckpt is; its shapes are compared when it is loaded
-    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    torch.save(tensors, tmp_path / "tiny.pt")
+    for name, published in (("tiny.ckpt", PUBLISHED), ("tiny.pt", PUBLISHED_2D)):
+        read, found = read_checkpoint(tmp_path / name)
+        assert found is published  # what such a file is; its shapes are compared when it is loaded
+        assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
-    save_checkpoint(tmp_path / "tiny.safetensors", modules, TINY)
-    read, variant = read_checkpoint(tmp_path / "tiny.safetensors")
-    assert variant is TINY
+    save_checkpoint(tmp_path / "tiny.safetensors", modules, variant)
+    read, found = read_checkpoint(tmp_path / "tiny.safetensors")
+    assert found is variant
     assert all(torch.equal(read[name], tensor.half().float()) for name, tensor in tensors.items())
 
 
-def test_says_what_a_torch_file_lacks(tmp_path):
+def test_says_what_a_torch_file_should_be(tmp_path):
     torch.save({"model": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="no key `state_dict`"):
+    with pytest.raises(CheckpointError, match="something else than tensors by name"):
         read_checkpoint(tmp_path / "other.ckpt")

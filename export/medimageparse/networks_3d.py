@@ -1,0 +1,96 @@
+"""The three networks of medimageparse_3d as they are served; served_tensors.py has their tensors' names and shapes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from medimageparse.mask_decoder import N_LEVELS, MaskDecoder
+from medimageparse.merging import Merging
+from medimageparse.served_tensors import grids, mask_side
+from medimageparse.towers import image_tower, text_tower
+from medimageparse.variants import Variant
+
+PIXEL_MEAN = 114.495
+PIXEL_STD = 57.63
+NOISE_SEED = 0
+
+
+class ImageEncoder(nn.Module):
+    """window [S + 2, H, W], S slices of 0..255 with one neighbour on each side -> features of the S slices.
+
+    The three channels of a slice are itself, the slice before and the slice after (spec section 1.5). Returns
+    mask_features [S, C, H/4, W/4] and the memories at strides 32, 16 and 8.
+    """
+
+    def __init__(self, variant: Variant):
+        super().__init__()
+        self.backbone, self.pixel_decoder = image_tower(variant)
+        self.register_buffer("pixel_mean", torch.full((1, 3, 1, 1), PIXEL_MEAN))
+        self.register_buffer("pixel_std", torch.full((1, 3, 1, 1), PIXEL_STD))
+
+    def encode(self, slices: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """slices [S, 3, H, W] of 0..255, channels in the order own, before, after."""
+        slices = (slices - self.pixel_mean.mean()) / self.pixel_std.mean()
+        slices = slices.to(self.backbone.patch_embed.proj.weight.dtype)
+        return tuple(f.float() for f in self.pixel_decoder(self.backbone(slices)))
+
+    def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.encode(torch.stack([window[1:-1], window[:-2], window[2:]], dim=1))
+
+
+class TextFeatures(nn.Module):
+    """input_ids, attention_mask [P, T] int64 -> text_features [P, T, C] float32, rows of padding zero."""
+
+    def __init__(self, variant: Variant):
+        super().__init__()
+        self.text_encoder = text_tower(variant)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        features = self.text_encoder(input_ids).float()
+        return torch.where(attention_mask.unsqueeze(-1) != 0, features, torch.zeros_like(features))
+
+
+class PromptedMasks(nn.Module):
+    """Features of S slices and P prompts -> label_slices, scores, mask_logits, edge_logits, all in the graph.
+
+    noise: one [heads, 1, Q, N] array per layer, the same for every slice and prompt, so that a result depends neither
+    on the batch nor on the day. Parity checks give their own noise per slice and prompt instead.
+    """
+
+    def __init__(self, variant: Variant):
+        super().__init__()
+        self.mask_decoder = MaskDecoder(
+            width=variant.width,
+            n_heads=variant.n_heads,
+            ffn_width=variant.ffn_width,
+            n_layers=variant.n_decoder_layers,
+            n_queries=variant.n_queries,
+            n_edge_queries=variant.n_edge_queries,
+            grids=grids(variant),
+        )
+        self.merging = Merging(mask_side(variant), variant.image_size)
+        generator = torch.Generator().manual_seed(NOISE_SEED)
+        for layer in range(variant.n_decoder_layers):
+            n_tokens = grids(variant)[layer % N_LEVELS] ** 2
+            noise = torch.rand(variant.n_heads, 1, variant.n_queries, n_tokens, generator=generator)
+            self.register_buffer(f"noise_{layer}", noise, persistent=False)
+
+    def forward(
+        self,
+        mask_features: Tensor,
+        memory_stride32: Tensor,
+        memory_stride16: Tensor,
+        memory_stride8: Tensor,
+        text_features: Tensor,
+        noise: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        dtype = self.mask_decoder.classifier.weight.dtype
+        if noise is None:
+            noise = [getattr(self, f"noise_{layer}") for layer in range(len(self.mask_decoder.layers))]
+        memories = [memory.to(dtype) for memory in (memory_stride32, memory_stride16, memory_stride8)]
+        mask_logits, edge_logits, existence = self.mask_decoder(
+            mask_features.to(dtype), memories, text_features.to(dtype), noise
+        )
+        label_slices, scores = self.merging(mask_logits, existence)
+        return label_slices, scores, mask_logits.float(), edge_logits.float()

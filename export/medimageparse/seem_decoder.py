@@ -1,0 +1,98 @@
+"""SEEM mask decoder in grounding mode (Zou et al. 2023, Segment Everything Everywhere All at Once), 2D spec section 5.
+
+Object queries and the tokens of all prompts of a group run through the layers as one sequence, so a prompt's mask
+depends on the other prompts of its group. Whatever depends on the image alone is computed once: keys and values of the
+cross-attention and the mask features reduced to each level's grid. Masks are made of the matched queries only.
+
+Dimensions: I images, one or as many as groups; G groups, N prompts of each, P = G * N, Q object queries,
+L = N * T tokens of a group, C channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medimageparse.layers import FeedForward, LayerNorm, sine_positions
+from medimageparse.mask_decoder import N_LEVELS, CrossAttention, MaskEmbed, SelfAttention
+
+NORM_EPS = 1e-7
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors of length one along the last axis, in float32."""
+    x = x.float()
+    return x / (x.norm(dim=-1, keepdim=True) + NORM_EPS)
+
+
+class SeemLayer(nn.Module):
+    def __init__(self, width: int, n_heads: int, ffn_width: int):
+        super().__init__()
+        self.cross_attention = CrossAttention(width, n_heads)
+        self.self_attention = SelfAttention(width, n_heads)
+        self.ffn = FeedForward(width, ffn_width)
+
+
+class SeemDecoder(nn.Module):
+    """Features of images and the tokens of groups of prompts -> the states of the object queries.
+
+    grids: sides of the three memories (strides 32, 16, 8).
+    """
+
+    def __init__(
+        self, *, width: int, n_heads: int, ffn_width: int, n_layers: int, n_queries: int, grids: Sequence[int]
+    ):
+        super().__init__()
+        self.grids = tuple(grids)
+        self.query_features = nn.Embedding(n_queries, width)
+        self.query_embeddings = nn.Embedding(n_queries, width)
+        self.level_embed = nn.Embedding(N_LEVELS, width)
+        for level, grid in enumerate(grids):
+            self.register_buffer(f"positions_{level}", sine_positions(grid, grid, width), persistent=False)
+        self.layers = nn.ModuleList(SeemLayer(width, n_heads, ffn_width) for _ in range(n_layers))
+        self.decoder_norm = LayerNorm(width)
+        self.mask_embed = MaskEmbed(width)
+        self.class_embed = nn.Parameter(torch.empty(width, width))
+        nn.init.normal_(self.class_embed, std=width**-0.5)
+
+    def mask_embeddings(self, queries: Tensor) -> Tensor:
+        """[G, Q, C] -> [G, Q, C]: a mask logit is the product with a pixel's mask features."""
+        return self.mask_embed(self.decoder_norm(queries))
+
+    def captions(self, queries: Tensor) -> Tensor:
+        """[G, Q, C] -> [G, Q, C], compared with the vectors of prompts and of classes."""
+        return self.decoder_norm(queries) @ self.class_embed
+
+    def blocked(self, queries: Tensor, reduced: Tensor) -> Tensor:
+        """Grid tokens outside each query's mask, [I, 1, G / I, Q, tokens] bool; a row hidden altogether is opened."""
+        logits = (self.mask_embeddings(queries) @ reduced).float()
+        outside = torch.sigmoid(logits) < 0.5
+        outside = outside & ~outside.all(-1, keepdim=True)
+        return outside.unflatten(0, (reduced.shape[0], -1)).unsqueeze(1)
+
+    def forward(
+        self, mask_features: Tensor, memories: Sequence[Tensor], tokens: Tensor, is_token: Tensor
+    ) -> list[Tensor]:
+        """mask_features [I, C, H, W], memories [I, C, grid, grid] x 3, tokens [G, L, C], is_token [G, L] bool.
+
+        Returns the queries before each layer and after the last: [I, Q, C] before the first, then [G, Q, C].
+        """
+        reduced = [F.interpolate(mask_features, size=(g, g), mode="bilinear").flatten(2) for g in self.grids]
+        sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
+        n_groups, n_queries = tokens.shape[0], self.query_features.num_embeddings
+        at_queries = self.query_embeddings.weight[None]
+        embeddings = torch.cat([at_queries.expand(n_groups, -1, -1), tokens], dim=1)
+        is_query = torch.ones_like(is_token[:, :1]).expand(-1, n_queries)
+        padding = ~torch.cat([is_query, is_token], dim=1)[:, None, None]  # [G, 1, 1, Q + L]
+        states = [self.query_features.weight[None].expand(mask_features.shape[0], -1, -1)]
+        for i, layer in enumerate(self.layers):
+            level = i % N_LEVELS
+            positions = getattr(self, f"positions_{level}").to(tokens.dtype)
+            blocked = self.blocked(states[-1], reduced[level])
+            queries = layer.cross_attention(states[-1], at_queries, sources[level], positions, blocked)
+            sequence = torch.cat([queries.expand(n_groups, -1, -1), tokens], dim=1)
+            sequence = layer.ffn(layer.self_attention(sequence, embeddings, padding))
+            tokens = sequence[:, n_queries:]
+            states.append(sequence[:, :n_queries])
+        return states
