@@ -1,6 +1,7 @@
 """Text prompts in many wordings for the phantoms' structures, and for structures that no phantom holds."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,7 @@ NAMES = {
         "right kidney | kidney on the right | right renal parenchyma | kidney of the right side | right-sided kidney",
         "right renal tissue | right-sided renal parenchyma",
     ),
-    "gallbladder": ("gallbladder | gall bladder | gallbladder organ | biliary sac", "gallbladder sac | biliary organ"),
+    "gallbladder": ("gallbladder | gallbladder organ | biliary sac", "gallbladder sac | biliary organ"),
     "stomach": ("stomach | gastric organ | stomach with its wall | gastric structure", "stomach organ | gastric wall"),
     "aorta": (
         "aorta | aortic vessel | descending aorta | aortic structures | aortic lumen",
@@ -77,7 +78,9 @@ NAMES = {
 }
 OTHER_STRUCTURES = tuple(name for name in NAMES if name not in STRUCTURES)
 
-REGIONS = {
+Region: TypeAlias = tuple[str, str]  # noun, adjective
+
+REGIONS: dict[str, Region] = {
     "abdomen": ("abdomen", "abdominal"),
     "chest": ("chest", "thoracic"),
     "pelvis": ("pelvis", "pelvic"),
@@ -152,24 +155,20 @@ HELD_OUT_TEMPLATES = (
 
 def training_prompts(structure: str, modality: str | None = None) -> list[str]:
     """All wordings of a structure that training draws from; the modality is the one the wording mentions."""
-    return _fill(SHORT + COMMANDS + SENTENCES, _names(structure), structure, modality)
+    return fill(SHORT + COMMANDS + SENTENCES, names_of(NAMES[structure]), *_scans_and_regions(structure, modality))
 
 
 def held_out_prompts(structure: str, modality: str | None = None) -> list[str]:
     """Paraphrases that training never sees: new templates, and new names made of known words."""
-    known, new = _names(structure), _names(structure, held_out=True)
-    return _fill(SHORT + COMMANDS + SENTENCES, new, structure, modality) + _fill(
-        HELD_OUT_TEMPLATES, known + new, structure, modality
-    )
+    known, new = names_of(NAMES[structure]), names_of(NAMES[structure], held_out=True)
+    place = _scans_and_regions(structure, modality)
+    return fill(SHORT + COMMANDS + SENTENCES, new, *place) + fill(HELD_OUT_TEMPLATES, known + new, *place)
 
 
 def sample_prompt(structure: str, modality: str | None, rng: np.random.Generator) -> str:
     """One training prompt with random case and punctuation; plain names are drawn as often as sentences."""
     templates = (SHORT, COMMANDS, SENTENCES)[rng.integers(3)]
-    names = _names(structure)
-    name = names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
-    wordings = _fill((templates[rng.integers(len(templates))],), (name,), structure, modality)
-    return _vary(wordings[rng.integers(len(wordings))], rng)
+    return draw(templates, names_of(NAMES[structure]), *_scans_and_regions(structure, modality), rng)
 
 
 def sample_absent_prompt(
@@ -194,23 +193,38 @@ def normalized(prompt: str) -> str:
     return " ".join("".join(c if c.isalnum() else " " for c in prompt.lower()).split())
 
 
-def _names(structure: str, held_out: bool = False) -> tuple[str, ...]:
-    return tuple(NAMES[structure][held_out].split(" | "))
+def names_of(entry: tuple[str, str], held_out: bool = False) -> tuple[str, ...]:
+    """The names in one half of an entry of NAMES."""
+    return tuple(entry[held_out].split(" | "))
 
 
-def _fill(templates, names, structure, modality) -> list[str]:
-    home = REGION_OF.get(structure, "abdomen")
-    modality = modality or ("MR" if home == "head" else "CT")
-    regions = (home,) if home in ("abdomen", "head") else (home, "abdomen")
+def fill(templates: Sequence[str], names: Sequence[str], scans: Sequence[str], regions: Sequence[Region]) -> list[str]:
+    """All sentences that the templates make, each once."""
     prompts: dict[str, None] = {}  # a dict keeps the order and drops repeats
     for template in templates:
         for name in names:
-            for scan in SCANS[modality]:
-                for region, regional in (REGIONS[r] for r in regions):
+            for scan in scans:
+                for region, regional in regions:
                     prompts[template.format(name=name, scan=scan, region=region, regional=regional)] = None
     return list(prompts)
 
 
-def _vary(prompt: str, rng: np.random.Generator) -> str:
+def draw(
+    templates: Sequence[str],
+    names: Sequence[str],
+    scans: Sequence[str],
+    regions: Sequence[Region],
+    rng: np.random.Generator,
+) -> str:
+    """One of the sentences, often with the first name, with random case and punctuation."""
+    name = names[0] if rng.random() < 0.4 else names[rng.integers(len(names))]
+    wordings = fill((templates[rng.integers(len(templates))],), (name,), scans, regions)
+    prompt = wordings[rng.integers(len(wordings))]
     case = (str, str, str.capitalize, str.capitalize, str.title, str.upper)[rng.integers(6)]
     return case(prompt) + ("", "", "", ".", "?", "!")[rng.integers(6)]
+
+
+def _scans_and_regions(structure: str, modality: str | None) -> tuple[tuple[str, ...], list[Region]]:
+    home = REGION_OF.get(structure, "abdomen")
+    regions = (home,) if home in ("abdomen", "head") else (home, "abdomen")
+    return SCANS[modality or ("MR" if home == "head" else "CT")], [REGIONS[region] for region in regions]

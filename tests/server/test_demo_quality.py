@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from medimageparse_demo.evaluate import TEST_SEEDS, dice_by_structure, evaluate, mean_dice, right_existence
 from medimageparse_demo.phantoms import STRUCTURES
-from medimageparse_demo.train import FIRST_TRAINING_SEED
+from medimageparse_demo.training import FIRST_TRAINING_SEED
 
 
 @pytest.fixture(scope="module")
