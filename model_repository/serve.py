@@ -22,7 +22,7 @@ from typing import TextIO
 from triton_installation import Installation, ServeError, find_installation
 
 REPOSITORY = Path(__file__).resolve().parent
-PUBLIC_MODELS = ("medimageparse_3d",)
+PUBLIC_MODELS = ("medimageparse_3d", "medimageparse")
 
 # What `make export` and `make engines` put into a network's version folder.
 BUILT_FILES = {
@@ -30,6 +30,8 @@ BUILT_FILES = {
     "onnxruntime": ("model.onnx",),
     "tensorrt": ("model.plan",),
 }
+# What they put beside the steps that call networks: sizes, hashes, versions.
+CALLERS = ("segment_volume", "segment_image")
 MAKE_TARGET = {"model.plan": "make engines"}
 
 # A large JSON body is parsed recursively: the default stack of 8 MiB carries about 4 MB of it, then the server dies.
@@ -38,8 +40,15 @@ SHM = Path("/dev/shm")
 EXIT_TIMEOUT_S = 10  # for requests under way; an HTTP connection that a client left open uses it up too
 # The onnxruntime wheel reports its use to Microsoft, through files in /tmp and ~/.cache, unless it is told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+# On a starved machine the wheel's server aborts when python steps that start together keep a lock for 10 s.
+LOCK_GIVEN_UP = "boost::interprocess::lock_exception"
+ONE_BY_ONE = "--model-load-thread-count=1"
 # What the server says about a missing GPU, and no news where none is used.
 NO_GPU_NEWS = re.compile("CUDA|Cuda|DCGM|pinned")
+
+
+class StarvedError(ServeError):
+    """The server gave up waiting for its own python steps; it may start when they start one by one."""
 
 
 def called_models(config: str) -> list[str]:
@@ -66,12 +75,25 @@ def reachable_models(repository: Path, models: list[str]) -> list[str]:
 def check_built_files(repository: Path, models: list[str], runtime: str) -> None:
     """A network is a model with a configuration per runtime; what it runs is built, and never in git."""
     wanted = [f"{m}/1/{name}" for m in models if (repository / m / "configs").is_dir() for name in BUILT_FILES[runtime]]
-    if "segment_volume" in models:
-        wanted.append("segment_volume/1/networks.json")
+    wanted += [f"{m}/1/networks.json" for m in models if m in CALLERS]
     for file in wanted:
         if not (repository / file).exists():
             target = MAKE_TARGET.get(Path(file).name, "make export CHECKPOINT=... (or start: make serve-demo)")
             raise ServeError(f"{file} is missing from the model repository; it is made by: {target}")
+
+
+def find_built_models(repository: Path, runtime: str) -> tuple[list[str], dict[str, str]]:
+    """The public models that can be served, and for each of the others why not; ServeError if there is none."""
+    built, left_out = [], {}
+    for model in PUBLIC_MODELS:
+        try:
+            check_built_files(repository, reachable_models(repository, [model]), runtime)
+            built.append(model)
+        except ServeError as error:
+            left_out[model] = str(error)
+    if not built:
+        raise ServeError(left_out[PUBLIC_MODELS[0]])
+    return built, left_out
 
 
 def shm_growth_bytes() -> int:
@@ -98,7 +120,7 @@ class TritonServer:
         self,
         repository: Path = REPOSITORY,
         runtime: str = "cpu",
-        models: tuple[str, ...] = PUBLIC_MODELS,
+        models: tuple[str, ...] = (),
         host: str = "127.0.0.1",
         http_port: int = 0,
         grpc_port: int = 0,
@@ -108,11 +130,12 @@ class TritonServer:
         verbose: bool = False,
         flags: tuple[str, ...] = (),
     ) -> None:
-        """A port of 0 is any free one; `log` receives warnings and errors, and all lines when verbose."""
+        """No models: those that are built; port 0: any free one; `log` gets warnings and errors, or all if verbose."""
         if runtime not in BUILT_FILES:
             raise ServeError(f"there is no runtime {runtime}; choose one of {', '.join(BUILT_FILES)}")
         self.repository, self.runtime = Path(repository).resolve(), runtime
-        self.models = reachable_models(self.repository, list(models))
+        named, self.left_out = (list(models), {}) if models else find_built_models(self.repository, runtime)
+        self.models = reachable_models(self.repository, named)
         check_built_files(self.repository, self.models, runtime)
         self.host, self.ready_timeout_s, self.log, self.verbose, self.flags = host, ready_timeout_s, log, verbose, flags
         self.ports = {"http": free_port(http_port), "grpc": free_port(grpc_port), "metrics": free_port(metrics_port)}
@@ -122,15 +145,11 @@ class TritonServer:
         self.last_lines: deque[str] = deque(maxlen=50)
 
     def __enter__(self) -> "TritonServer":
-        self.scratch = Path(tempfile.mkdtemp(prefix="medimageparse-"))
-        self.shm_prefix = f"{self.scratch.name}-"
-        self.process: subprocess.Popen[str] | None = None
         try:
-            self._start(find_installation(self.runtime, self.scratch))
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
+            self._start()
+        except StarvedError:
+            self.last_lines.clear()
+            self._start(ONE_BY_ONE)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -149,13 +168,24 @@ class TritonServer:
         command.append(f"--backend-config=python,shm-growth-byte-size={shm_growth_bytes()}")
         return [*command, *self.flags]
 
-    def _start(self, installation: Installation) -> None:
+    def _start(self, *flags: str) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="medimageparse-"))
+        self.shm_prefix = f"{self.scratch.name}-"
+        self.process: subprocess.Popen[str] | None = None
+        try:
+            self._launch(find_installation(self.runtime, self.scratch), flags)
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(self, installation: Installation, flags: tuple[str, ...]) -> None:
         soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
         stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
         resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))  # the child inherits it
         try:
             self.process = subprocess.Popen(
-                self.command(installation),
+                [*self.command(installation), *flags],
                 env={**os.environ, **NO_TELEMETRY, **dict(installation.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -188,7 +218,9 @@ class TritonServer:
                 time.sleep(0.1)
         ended = "was not ready in time" if self.process.poll() is None else f"ended with code {self.process.returncode}"
         self.stop()  # which also reads the log to its end
-        raise ServeError(f"tritonserver {ended}; its last lines:\n" + "\n".join(self.last_lines))
+        starved = any(LOCK_GIVEN_UP in line for line in self.last_lines)
+        kind = StarvedError if starved else ServeError
+        raise kind(f"tritonserver {ended}; its last lines:\n" + "\n".join(self.last_lines))
 
     def stop(self) -> None:
         """Ends the server and its python steps, and removes what they left in /tmp and /dev/shm."""
@@ -218,7 +250,8 @@ def interrupt_once(*_: object) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Starts tritonserver on the model repository, until Ctrl-C.")
     parser.add_argument("--runtime", choices=tuple(BUILT_FILES), required=True, help="what runs the networks")
-    parser.add_argument("--models", default=",".join(PUBLIC_MODELS), help="public models, separated by commas")
+    models = f"{' or '.join(PUBLIC_MODELS)}, or both with a comma between them; by default those that are built"
+    parser.add_argument("--models", default="", help=models)
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 serves other machines too")
     parser.add_argument("--http-port", type=int, default=8000, help="0 takes any free port")
@@ -227,13 +260,16 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="show the server's whole log")
     parser.add_argument("flags", nargs="*", help="further flags for tritonserver, after --")
     arguments = vars(parser.parse_args())
-    arguments |= {"models": tuple(arguments["models"].split(",")), "flags": tuple(arguments["flags"])}
+    arguments |= {"models": tuple(filter(None, arguments["models"].split(","))), "flags": tuple(arguments["flags"])}
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interrupt_once)
     if shm_growth_bytes() < 16 * 2**20:
         print("serve.py: /dev/shm is under 1 GiB, too small for full-size volumes: --shm-size=4g", file=sys.stderr)
     try:
-        with TritonServer(**arguments, log=sys.stderr) as server:
+        server = TritonServer(**arguments, log=sys.stderr)
+        for model, reason in server.left_out.items():
+            print(f"serve.py: {model} is not served: {reason}", file=sys.stderr)
+        with server:
             print(f"ready: http {server.http_url}, grpc {server.grpc_url}, metrics {server.metrics_url}")
             print(f"runtime {server.runtime}, models {', '.join(server.models)}; Ctrl-C stops it", flush=True)
             assert server.process is not None

@@ -1,6 +1,7 @@
 """What serve.py decides before it starts anything."""
 
 import importlib.metadata
+import os
 import platform
 import socket
 import sys
@@ -15,6 +16,7 @@ from serve import (
     TritonServer,
     called_models,
     check_built_files,
+    find_built_models,
     free_port,
     reachable_models,
 )
@@ -46,7 +48,7 @@ def test_models_reached_only_by_bls_are_found(tmp_path):
         reachable_models(tmp_path, ["outr"])
 
 
-def test_our_public_model_reaches_every_model():
+def test_our_public_models_reach_every_model():
     folders = {config.parent.name for config in REPOSITORY.glob("*/config.pbtxt")}
     assert set(reachable_models(REPOSITORY, list(PUBLIC_MODELS))) == folders
 
@@ -60,6 +62,55 @@ def test_a_missing_built_file_is_named_with_what_makes_it(tmp_path, runtime):
             check_built_files(tmp_path, ["step", "encoder"], runtime)
         (tmp_path / "encoder" / "1" / file).touch()
     check_built_files(tmp_path, ["step", "encoder"], runtime)
+
+
+CALLERS = {"medimageparse_3d": "segment_volume", "medimageparse": "segment_image"}
+
+
+@pytest.fixture
+def both(tmp_path):
+    """A repository of both public models, each an ensemble of one network and the step that calls it."""
+    steps = 'step [ {{ model_name: "{0}_network" }}, {{ model_name: "{1}" }} ]'
+    configs = {model: steps.format(model, caller) for model, caller in CALLERS.items()}
+    networks = [f"{model}_network" for model in CALLERS]
+    return make_repository(tmp_path, configs | dict.fromkeys([*networks, *CALLERS.values()], ""), networks)
+
+
+def build(repository, model):
+    for file in BUILT_FILES["cpu"]:
+        (repository / f"{model}_network" / "1" / file).touch()
+    (repository / CALLERS[model] / "1" / "networks.json").touch()
+
+
+@pytest.mark.parametrize("model", CALLERS)
+def test_what_is_built_is_served_and_the_rest_is_named(both, model):
+    [other] = set(CALLERS) - {model}
+    build(both, model)
+    assert find_built_models(both, "cpu")[0] == [model]
+    assert TritonServer(both).models == [model, f"{model}_network", CALLERS[model]]
+    [(left_out, reason)] = TritonServer(both).left_out.items()
+    assert left_out == other
+    assert reason.startswith(f"{other}_network/1/model.onnx is missing")
+    build(both, other)
+    assert find_built_models(both, "cpu") == (list(PUBLIC_MODELS), {})
+    assert TritonServer(both, models=(model,)).models == [model, f"{model}_network", CALLERS[model]]
+
+
+@pytest.mark.parametrize("model", CALLERS)
+def test_a_model_that_is_asked_for_must_be_built(both, model):
+    [other] = set(CALLERS) - {model}
+    build(both, other)
+    with pytest.raises(ServeError, match=f"^{model}_network/1/model.onnx is missing"):
+        TritonServer(both, models=(model,))
+    build(both, model)
+    (both / CALLERS[model] / "1" / "networks.json").unlink()
+    with pytest.raises(ServeError, match=f"^{CALLERS[model]}/1/networks.json is missing .*make export"):
+        TritonServer(both, models=tuple(CALLERS))
+
+
+def test_nothing_built_is_refused(both):
+    with pytest.raises(ServeError, match="^medimageparse_3d_network/1/model.onnx is missing .*make export"):
+        TritonServer(both)
 
 
 def test_an_unknown_runtime_is_refused():
@@ -84,6 +135,37 @@ def test_the_command_names_models_runtime_and_addresses(tmp_path, runtime, flag)
     for part in (f"--http-port={port}", "--grpc-address=0.0.0.0", "--disable-auto-complete-config", "--id=x"):
         assert part in command
     assert server.http_url == f"127.0.0.1:{port}"
+
+
+# stands in for tritonserver: gives up at its first start, then answers that it is ready
+STARVED_AT_FIRST = """#!{python}
+import http.server, os, re, sys
+class Ready(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+if "--model-load-thread-count=1" not in sys.argv or "{always}":
+    print("what():  boost::interprocess::lock_exception", flush=True)
+    os.abort()
+[port] = re.findall(r"--http-port=(\\d+)", " ".join(sys.argv))
+http.server.HTTPServer(("127.0.0.1", int(port)), Ready).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("always", ["", "always"])
+def test_a_server_starved_at_its_start_is_started_once_more(both, monkeypatch, tmp_path, always):
+    build(both, "medimageparse")
+    binary = tmp_path / "tritonserver"
+    binary.write_text(STARVED_AT_FIRST.format(python=sys.executable, always=always))
+    binary.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if always:
+        with pytest.raises(ServeError, match=r"^tritonserver ended with code -6; its last lines:\n.*lock_exception$"):
+            TritonServer(both).__enter__()
+    else:
+        with TritonServer(both) as server:
+            assert server.process.poll() is None
+            assert not any("lock_exception" in line for line in server.last_lines)
 
 
 def test_free_ports_differ_and_a_taken_one_is_refused():

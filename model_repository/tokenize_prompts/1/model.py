@@ -1,4 +1,4 @@
-"""Step 2 of both pipelines: text -> input_ids, attention_mask."""
+"""Step 2 of both pipelines: text, or the targets of an image type -> input_ids, attention_mask."""
 
 import json
 import time
@@ -7,6 +7,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from .clip_tokenizer import decode_text, split_prompts, tokenize
+from .image_types import group_prompts, known_image_type, targets_of
 
 
 class TritonPythonModel:
@@ -14,6 +15,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.max_prompts = int(parameters["max_prompts"]["string_value"])
         self.max_characters = int(parameters["max_characters"]["string_value"])
+        self.max_groups = int(parameters["max_groups"]["string_value"])
         tokenize(["ready"])  # reads the vocabulary before the first request
 
     def execute(self, requests):
@@ -21,19 +23,34 @@ class TritonPythonModel:
 
     def answer(self, request):
         start_ns = time.time_ns()
-        text = pb_utils.get_input_tensor_by_name(request, "text").as_numpy()
+        text, image_type, joint = (read_option(request, name) for name in ("text", "image_type", "joint"))
+        recognize = text is None
+        joint = not recognize if joint is None else joint
         try:
-            prompts = split_prompts(decode_text(text.item()), self.max_prompts, self.max_characters)
+            image_type = None if image_type is None else known_image_type(image_type)
+            if recognize:
+                prompts = targets_of(image_type)
+            else:
+                prompts = split_prompts(decode_text(text), self.max_prompts, self.max_characters)
+            prompt_groups = group_prompts(len(prompts), joint, self.max_groups)
         except ValueError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
         input_ids, attention_mask, truncated = tokenize(prompts)
-        report = json.dumps({"start_ns": start_ns, "end_ns": time.time_ns()})
+        report = {"image_type": image_type, "recognize": recognize, "joint": joint}
+        report |= {"start_ns": start_ns, "end_ns": time.time_ns()}
         return pb_utils.InferenceResponse(
             [
                 pb_utils.Tensor("input_ids", input_ids),
                 pb_utils.Tensor("attention_mask", attention_mask),
                 pb_utils.Tensor("prompts", np.array([prompt.encode() for prompt in prompts], np.object_)),
                 pb_utils.Tensor("truncated", truncated),
-                pb_utils.Tensor("tokenize_report", np.array([report.encode()], np.object_)),
+                pb_utils.Tensor("prompt_groups", prompt_groups),
+                pb_utils.Tensor("tokenize_report", np.array([json.dumps(report).encode()], np.object_)),
             ]
         )
+
+
+def read_option(request, name):
+    """An optional input; None when the caller left it out."""
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else tensor.as_numpy().item()

@@ -1,0 +1,45 @@
+"""Step 1: a PNG or JPEG file -> the square that the networks see, and the geometry that leads back."""
+
+import json
+import time
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from .image_file import Limits, decode_image
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        parameters = json.loads(args["model_config"])["parameters"]
+        self.limits = Limits(**{name: int(value["string_value"]) for name, value in parameters.items()})
+
+    def execute(self, requests):
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        start_ns = time.time_ns()
+        try:
+            options = {"output": output} if (output := read_option(request, "output")) else {}
+            square, geometry = decode_image(read_bytes(request, "image"), self.limits, **options)
+        except ValueError as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+        geometry |= {"start_ns": start_ns, "end_ns": time.time_ns()}
+        tensors = [pb_utils.Tensor("square", square)]
+        tensors.append(pb_utils.Tensor("geometry", np.array([json.dumps(geometry).encode()], np.object_)))
+        return pb_utils.InferenceResponse(tensors)
+
+
+def read_bytes(request, name):
+    return pb_utils.get_input_tensor_by_name(request, name).as_numpy().item()
+
+
+def read_option(request, name):
+    """An optional input as text; None when the caller left it out."""
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        return None
+    try:
+        return tensor.as_numpy().item().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8 text") from None

@@ -1,0 +1,152 @@
+"""Mask logits to 8-bit probabilities of the image, categories and report."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import torch
+from probability_maps import (
+    CATEGORIES,
+    build_report,
+    check_size,
+    describe_categories,
+    describe_mask,
+    describe_prompts,
+    encode_image_features,
+    encode_masks,
+    enlarge,
+    image_probabilities,
+    segment_prompts,
+    to_uint8,
+)
+
+TALL = {"height": 37, "width": 20, "side": 37, "top": 0, "left": 8, "output": "probabilities"}
+
+
+def random_logits(*shape):
+    return np.random.default_rng(0).normal(0, 5, shape).astype(np.float32)
+
+
+def decoded(image_features):
+    """As clients of the Azure service do."""
+    d = json.loads(image_features)
+    return np.frombuffer(base64.b64decode(d["data"]), dtype=d["dtype"]).reshape(d["shape"])
+
+
+@pytest.mark.parametrize("side", [1, 5, 16, 37, 64, 131, 200])
+def test_enlarging_is_what_torch_does(side):
+    logits = random_logits(16, 16)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(logits)[None, None], size=(side, side), mode="bilinear")
+    found = enlarge(logits, side, range(side), range(side))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected[0, 0], atol=1e-4)  # torch computes positions in FP32; 2e-5 seen
+    rows, columns = range(side // 3, side), range(side // 4, side // 4 + 1)
+    part = enlarge(logits, side, rows, columns)
+    assert np.array_equal(part, found[rows.start : rows.stop, columns.start : columns.stop])
+
+
+def test_the_padding_is_cut_off():
+    logits = random_logits(16, 16)
+    square = torch.nn.functional.interpolate(torch.from_numpy(logits)[None, None], size=(37, 37), mode="bilinear")
+    expected = square[0, 0].sigmoid().numpy()
+    for geometry, crop in (
+        (TALL, np.s_[:, 8:28]),
+        (TALL | {"height": 20, "width": 37, "top": 8, "left": 0}, np.s_[8:28]),
+    ):
+        np.testing.assert_allclose(image_probabilities(logits, geometry), expected[crop], atol=1e-5)
+
+
+def test_8_bits_keep_the_threshold():
+    near = 0.5 + np.arange(-100, 101) * 2.0**-25
+    probabilities = np.concatenate([near, np.linspace(0, 1, 9999), [0, 1]]).astype(np.float32)
+    values = to_uint8(probabilities, probabilities > 0.5)
+    assert values.dtype == np.uint8
+    assert np.array_equal(values > 127.5, probabilities > 0.5)
+    assert values[-2:].tolist() == [0, 255]
+    assert np.abs(values / 255 - probabilities).max() <= 0.5 / 255 + 1e-6
+    lost = to_uint8(probabilities, np.zeros(len(probabilities), np.bool_))
+    assert lost.max() == 127
+    assert np.array_equal(lost[values < 128], values[values < 128])
+
+
+def test_masks_come_one_after_the_other():
+    logits = random_logits(3, 16, 16)
+    masks, described = encode_masks(segment_prompts(logits, TALL), 3, TALL)
+    probabilities = np.stack([image_probabilities(x, TALL) for x in logits])
+    assert (masks.shape, masks.dtype) == ((3, 37, 20), np.uint8)
+    assert np.array_equal(masks > 127.5, probabilities > 0.5)
+    binary, again = encode_masks(segment_prompts(logits, TALL), 3, TALL | {"output": "masks"})
+    assert np.array_equal(binary, probabilities > 0.5)
+    assert described == again
+    assert [mask["area_pixels"] for mask in described.values()] == binary.sum((1, 2)).tolist()
+    assert described[1]["highest_probability"] == pytest.approx(probabilities[1].max(), abs=1e-6)
+    assert np.array_equal(decoded(encode_image_features(masks)), masks)
+
+
+def test_nothing_found_is_an_answer_too():
+    masks, described = encode_masks([], 3, TALL)
+    assert described == {}
+    assert decoded(encode_image_features(masks)).shape == (0, 37, 20)
+
+
+def test_area_and_box():
+    mask = np.zeros((7, 9), np.bool_)
+    assert describe_mask(mask) == {"present": False, "area_pixels": 0, "box_pixels": None}
+    mask[2, 3] = mask[5, 8] = True
+    assert describe_mask(mask) == {"present": True, "area_pixels": 2, "box_pixels": [[2, 3], [5, 8]]}
+
+
+def test_categories():
+    logits = np.full((2, 17), -100, np.float32)
+    logits[0, [3, 16]] = 10, 10 + np.log(3)  # background is likelier, and is not the answer
+    logits[1, 15] = 300
+    assert describe_categories(logits) == [
+        {"category": "pancreas", "category_confidence": 0.25, "background_confidence": 0.75},
+        {"category": "other", "category_confidence": 1.0, "background_confidence": 0.0},
+    ]
+    assert len(set(CATEGORIES)) == 16
+
+
+def test_size_limit():
+    check_size(4, TALL, 4 * 37 * 20)
+    with pytest.raises(ValueError, match="5 masks of 37 x 20 pixels are more than 2960 bytes; send fewer prompts"):
+        check_size(5, TALL, 4 * 37 * 20)
+
+
+def test_report():
+    tensors = {
+        "category_logits": np.eye(3, 17, dtype=np.float32),
+        "matched_queries": np.array([7, 8, 9]),
+        "similarities": np.array([0.5, 0.25, 0.125], np.float32),
+        "truncated": np.array([False, False, True]),
+    }
+    masks = {2: {"present": False}, 0: {"present": True}}  # in the order found
+    described = describe_prompts(masks, ["a", "b", "c"], [None, 0.5, 0.0], tensors)
+    assert [(p["text"], p["present"], p["matched_query"], p["similarity"]) for p in described] == [
+        ("c", False, 9, 0.125),
+        ("a", True, 7, 0.5),
+    ]
+    assert [(p["category"], p["p_value"], p["truncated"]) for p in described] == [
+        ("kidney", 0.0, True),
+        ("liver", None, False),
+    ]
+    stages = {
+        "decode_image": {"height": 37, "intensity": {"used": "none"}, "start_ns": 0, "end_ns": 1_000_000},
+        "tokenize_prompts": {"image_type": "OCT", "recognize": True, "joint": False, "start_ns": 0, "end_ns": 2e6},
+        "segment_image": {"networks": {"variant": "TINY"}, "start_ns": 5e6, "end_ns": 9e6},
+        "encode_probabilities": {"start_ns": 9e6, "end_ns": 10e6},
+    }
+    report = build_report(described, [{"text": "b"}], 0.05, stages)
+    assert json.loads(json.dumps(report)) == report
+    assert report["image"] == {"height": 37, "intensity": {"used": "none"}}
+    assert (report["image_type"], report["joint"], report["p_value_threshold"]) == ("OCT", False, 0.05)
+    assert report["networks"] == {"variant": "TINY"}
+    assert report["milliseconds"] == {
+        "decode_image": 1,
+        "tokenize_prompts": 2,
+        "segment_image": 4,
+        "encode_probabilities": 1,
+        "text_encoder": 3,
+        "total": 10,
+    }
