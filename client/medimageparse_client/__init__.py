@@ -1,7 +1,8 @@
-"""Segment medical volumes from text prompts on a Triton Inference Server."""
+"""Segment medical images and volumes from text prompts on a Triton Inference Server."""
 
 from medimageparse_client.client import Client, Health
 from medimageparse_client.errors import (
+    InvalidImage,
     InvalidRequest,
     InvalidVolume,
     MedImageParseError,
@@ -9,11 +10,14 @@ from medimageparse_client.errors import (
     ServerError,
     ServerUnavailable,
 )
+from medimageparse_client.image_segmentation import ImageSegmentation
 from medimageparse_client.segmentation import Segmentation
 
 __all__ = [
     "Client",
     "Health",
+    "ImageSegmentation",
+    "InvalidImage",
     "InvalidRequest",
     "InvalidVolume",
     "MedImageParseError",

@@ -1,6 +1,6 @@
 """One connection to a Triton server that serves MedImageParse."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
@@ -11,20 +11,47 @@ import tritonclient.grpc
 import tritonclient.http
 
 from medimageparse_client.errors import InvalidRequest, MedImageParseError, ServerError, translate_errors
+from medimageparse_client.image import AnyImage, Window, encode_image
+from medimageparse_client.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.segmentation import Segmentation, decode_answer
 from medimageparse_client.volume import Volume, encode_volume
 
-MODEL = "medimageparse_3d"
+MODEL_3D, MODEL_2D = "medimageparse_3d", "medimageparse"
 
 Protocol: TypeAlias = Literal["grpc", "http"]
 Intensity: TypeAlias = Literal["auto", "none", "percentile", "ct-soft-tissue", "ct-lung", "ct-brain", "ct-bone"]
 Orientation: TypeAlias = Literal["LAS", "stored"]
 SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]
+ImageType: TypeAlias = Literal[
+    "CT-Abdomen",
+    "CT-Chest",
+    "CT-Liver",
+    "MRI-Abdomen",
+    "MRI-Cardiac",
+    "MRI-FLAIR-Brain",
+    "MRI-T1-Gd-Brain",
+    "Pathology",
+    "X-Ray-Chest",
+    "Ultrasound-Cardiac",
+    "Endoscopy",
+    "Fundus",
+    "Dermoscopy",
+    "OCT",
+]
+
+# what an input of the model is made of -> its type there, and numpy's
+TENSOR_TYPES = {bytes: ("BYTES", np.object_), bool: ("BOOL", np.bool_), float: ("FP32", np.float32)}
 
 
 @dataclass(frozen=True)
 class Health:
-    """is_live: the server answers; models: name -> ready; server: its name and version; problem: why it is not live."""
+    """What a server says of itself.
+
+    is_live: the server answers
+    models: medimageparse_3d (volumes) and medimageparse (images) -> whether it has loaded it and takes requests
+    server: its name and version
+    problem: why it is not live
+    """
 
     is_live: bool
     models: dict[str, bool]
@@ -33,8 +60,8 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a volume can be sent now."""
-        return self.is_live and all(self.models.values())
+        """Whether at least one of the models takes requests now; a server may serve only one of them."""
+        return self.is_live and any(self.models.values())
 
 
 class Client:
@@ -97,6 +124,7 @@ class Client:
         prompts = check_prompts(prompts)
         data = encode_volume(volume, affine)
         answer = self._infer(
+            MODEL_3D,
             {"image": data, "text": encode_prompts(prompts), **encode_options(intensity, orientation, slice_axis)},
             ["nifti_file", "scores", "report"],
         )
@@ -108,12 +136,64 @@ class Client:
             report=answer["report"].item(),
         )
 
+    def segment_image(
+        self,
+        image: AnyImage,
+        prompts: str | Sequence[str] | None = None,
+        *,
+        image_type: ImageType | None = None,
+        joint: bool | None = None,
+        p_value_threshold: float | None = None,
+        window: Window | None = None,
+    ) -> ImageSegmentation:
+        """Segments each prompt in an image, or without prompts all that the published model knows in such an image.
+
+        image: path of a .png, .jpg, .jpeg or .dcm file, the bytes of one, a PIL image (its pixels as they lie), or a
+            uint8 array [H,W] or [H,W,3]; of DICOM files those with one grey slice
+        prompts: one text for each structure, for example "left lung"; label k is the k-th prompt
+        image_type: kind of image, for example "X-Ray-Chest". With prompts: adds p-values for those it knows. Alone:
+            recognition, the prompts of the result are what was found
+        joint: True decodes all prompts together, so that one's result depends on the others; False each alone.
+            Left out, prompts are decoded together and recognition takes each structure alone, as published
+        p_value_threshold: for recognition, leaves out what is less probable than this, for example 0.05
+        window: what to see in a CT slice in DICOM: "abdomen", "lung", "pelvis", "liver", "colon" or "pancreas"
+        """
+        if prompts is None and image_type is None:
+            raise InvalidRequest("there is nothing to look for; give prompts, or image_type for all it has")
+        prompts = None if prompts is None else check_prompts(prompts)
+        encoded = encode_image(image, window)
+        inputs = {
+            "image": encoded.data,
+            "text": None if prompts is None else encode_prompts(prompts),
+            "image_type": None if image_type is None else image_type.encode(),
+            "joint": None if joint is None else bool(joint),
+            "p_value_threshold": None if p_value_threshold is None else float(p_value_threshold),
+        }
+        answer = self._infer(
+            MODEL_2D,
+            {name: value for name, value in inputs.items() if value is not None},
+            ["image_features", "text_features", "report"],
+            may_be_empty=("text_features",),
+        )
+        return decode_image_answer(
+            prompts,
+            encoded,
+            image_features=answer["image_features"].item(),
+            categories=tuple(category.decode() for category in answer["text_features"]),
+            report=answer["report"].item(),
+        )
+
     def health(self) -> Health:
-        """Whether the server lives and the model is ready; never raises for a server that cannot be reached."""
+        """Whether the server lives and which models it has loaded; never raises if it cannot be reached.
+
+        A server may serve one model or both: `models` says which are ready, `is_ready` whether any is.
+        """
         try:
             with translate_errors(self.url, self.timeout_s):
                 is_live = self._server.is_server_live(**self._call_options)
-                models = {MODEL: self._server.is_model_ready(MODEL, **self._call_options)}
+                models = {
+                    model: self._server.is_model_ready(model, **self._call_options) for model in (MODEL_3D, MODEL_2D)
+                }
                 metadata = self._server.get_server_metadata(**self._call_options, **self._as_json())
         except MedImageParseError as error:
             return Health(is_live=False, models={}, problem=str(error))
@@ -122,17 +202,24 @@ class Client:
     def _as_json(self) -> dict[str, bool]:
         return {"as_json": True} if self.protocol == "grpc" else {}
 
-    def _infer(self, inputs: dict[str, bytes], output_names: list[str]) -> dict[str, npt.NDArray[Any]]:
+    def _infer(
+        self,
+        model: str,
+        inputs: Mapping[str, bytes | bool | float],
+        output_names: list[str],
+        may_be_empty: Sequence[str] = (),
+    ) -> dict[str, npt.NDArray[Any]]:
         tensors = []
         for name, value in inputs.items():
-            tensors.append(self._triton.InferInput(name, [1], "BYTES"))
-            tensors[-1].set_data_from_numpy(np.array([value], np.object_))
+            triton_type, numpy_type = TENSOR_TYPES[type(value)]
+            tensors.append(self._triton.InferInput(name, [1], triton_type))
+            tensors[-1].set_data_from_numpy(np.array([value], numpy_type))
         outputs = [self._triton.InferRequestedOutput(name) for name in output_names]
         with translate_errors(self.url, self.timeout_s):
-            answer = self._server.infer(MODEL, tensors, outputs=outputs, **self._call_options)
+            answer = self._server.infer(model, tensors, outputs=outputs, **self._call_options)
         arrays = {name: answer.as_numpy(name) for name in output_names}
         for name, array in arrays.items():
-            if array is None or not array.size:
+            if array is None or not (array.size or name in may_be_empty):
                 raise ServerError(f"the server's answer has no {name}")
         return arrays
 

@@ -4,7 +4,8 @@ MedImageParseError
  ├─ ServerUnavailable      not reachable, overloaded, or the model is not loaded
  ├─ RequestTimeout         no answer within timeout_s
  ├─ InvalidRequest         refused, here or by the server; the message says what to send instead
- │   └─ InvalidVolume      the volume cannot be read or sent; found out before anything was sent
+ │   ├─ InvalidVolume      the volume cannot be read or sent; found out before anything was sent
+ │   └─ InvalidImage       the same for an image
  └─ ServerError            anything else, with the server's words
 """
 
@@ -34,6 +35,10 @@ class InvalidRequest(MedImageParseError):
 
 class InvalidVolume(InvalidRequest):
     """The volume cannot be read or sent; nothing was sent."""
+
+
+class InvalidImage(InvalidRequest):
+    """The image cannot be read or sent; nothing was sent."""
 
 
 class ServerError(MedImageParseError):

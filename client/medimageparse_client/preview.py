@@ -1,4 +1,4 @@
-"""A picture of a segmentation: a few slices side by side, labels in colour, a legend below."""
+"""A picture of a segmentation: a few slices side by side, or an image; labels in colour, a legend below."""
 
 import colorsys
 from collections.abc import Sequence
@@ -13,7 +13,10 @@ TILE = 300  # pixels, the longer side of a slice
 N_SLICES, N_COLUMNS = 6, 3
 MARGIN = 8
 LINE = 22  # pixels, one line of the legend
+WIDTH = N_COLUMNS * (TILE + MARGIN) - MARGIN  # pixels of what stands above the legend
+BACKGROUND = "#202020"
 OPACITY = 0.35  # of a label; its outline is opaque
+NOTE_IMAGE = "For research only."
 NOTE = "Radiological display; the letters are the patient's sides. For research only."
 NOTE_UNORIENTED = "The file does not say how the patient lies: sides and planes are unknown. For research only."
 
@@ -72,6 +75,15 @@ def draw_preview(
     return arrange(tiles, legend, NOTE if is_oriented else NOTE_UNORIENTED)
 
 
+def draw_image_preview(image: Image.Image, label_map: Array, legend: dict[int, str]) -> Image.Image:
+    """The picture (RGB) of an image (RGB) and its labels [H,W], as large as the frame allows; legend: label -> text."""
+    scale = WIDTH / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    board = Image.new("RGB", (WIDTH, size[1]))
+    board.paste(paint_labels(image.resize(size, Image.Resampling.BILINEAR), label_map), ((WIDTH - size[0]) // 2, 0))
+    return add_legend(board, legend, NOTE_IMAGE)
+
+
 def choose_plane(spacing_mm: npt.NDArray[np.float64]) -> Plane:
     """Across thick slices if the volume has such, axial otherwise."""
     is_thick = spacing_mm.max() > 1.5 * np.median(spacing_mm)
@@ -106,10 +118,15 @@ def draw_slice(grey: Array, labels: Array, low: float, high: float, size: list[i
     """One slice of `size` (width, height), `low` black and `high` white, its labels filled and outlined."""
     brightness = np.clip((grey.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
     picture = Image.fromarray((255 * brightness).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
-    rgb = np.asarray(picture.convert("RGB"), np.float32)
+    return paint_labels(picture.convert("RGB"), labels)
+
+
+def paint_labels(picture: Image.Image, labels: Array) -> Image.Image:
+    """A picture (RGB) of any size with the labels [H,W] over it filled and outlined."""
+    rgb = np.asarray(picture, np.float32)
     # nearest, by index: label maps may be wider than the 8 bits of a picture
-    rows = np.arange(size[1]) * labels.shape[0] // size[1]
-    columns = np.arange(size[0]) * labels.shape[1] // size[0]
+    rows = np.arange(picture.height) * labels.shape[0] // picture.height
+    columns = np.arange(picture.width) * labels.shape[1] // picture.width
     labels = labels[rows][:, columns]
     for label in np.unique(labels[labels > 0]):
         mask = labels == label
@@ -146,17 +163,22 @@ def frame(tile: Image.Image, sides: str, caption: str) -> Image.Image:
 
 
 def arrange(tiles: list[Image.Image], legend: dict[int, str], note: str) -> Image.Image:
-    """The tiles in rows, then the legend, one label a line, then the note."""
+    """The tiles in rows, then the legend and the note."""
     n_rows = -(-len(tiles) // N_COLUMNS)
-    tiles_height = n_rows * (TILE + LINE + MARGIN)
-    width = MARGIN + N_COLUMNS * (TILE + MARGIN)
-    picture = Image.new("RGB", (width, MARGIN + tiles_height + (len(legend) + 1) * LINE + MARGIN), "#202020")
+    board = Image.new("RGB", (WIDTH, n_rows * (TILE + LINE + MARGIN) - MARGIN), BACKGROUND)
     for number, tile in enumerate(tiles):
         row, column = divmod(number, N_COLUMNS)
-        picture.paste(tile, (MARGIN + column * (TILE + MARGIN), MARGIN + row * (TILE + LINE + MARGIN)))
+        board.paste(tile, (column * (TILE + MARGIN), row * (TILE + LINE + MARGIN)))
+    return add_legend(board, legend, note)
+
+
+def add_legend(board: Image.Image, legend: dict[int, str], note: str) -> Image.Image:
+    """`board` in a frame, then the legend, one label a line, then the note."""
+    width, top = board.width + 2 * MARGIN, board.height + 2 * MARGIN
+    picture = Image.new("RGB", (width, top + (len(legend) + 1) * LINE + MARGIN), BACKGROUND)
+    picture.paste(board, (MARGIN, MARGIN))
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(14)
-    top = MARGIN + tiles_height
     for label, text in legend.items():
         draw.rectangle((MARGIN, top + 4, MARGIN + 24, top + LINE - 4), colour(label))
         draw.text((MARGIN + 34, top + LINE / 2), fit(text, font, width - 50), "white", font, "lm")

@@ -1,5 +1,6 @@
 import base64
 import gzip
+import io
 import json
 
 import nibabel as nib
@@ -8,16 +9,24 @@ import pytest
 import tritonclient.grpc
 import tritonclient.http
 from medimageparse_client.volume import decode_nifti
+from PIL import Image, ImageOps
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 
 class FakeTriton:
-    """Stands in for tritonclient's InferenceServerClient: label k is where the volume equals k."""
+    """Stands in for tritonclient's InferenceServerClient.
 
-    requests: list[dict[str, str]] = []
+    Of a volume label k is where it equals k. Of an image the first, third, ... prompt is as probable as the image is
+    red, and the others as it is not; recognition finds `recognized`.
+    """
+
+    requests: list[dict[str, str | bool | float]] = []
+    images: list[bytes] = []
     failures: dict[str, Exception] = {}  # prompt -> what to raise
     missing_output = ""
     is_loaded = True
+    models = ("medimageparse_3d", "medimageparse")
+    recognized = ("left lung", "right lung")
     voxel_ml = 0.002  # None for a file without orientation
 
     def __init__(self, url, **options):
@@ -32,7 +41,7 @@ class FakeTriton:
         return True
 
     def is_model_ready(self, name, **options):
-        return self.is_loaded
+        return self.is_loaded and name in self.models
 
     def get_server_metadata(self, **options):
         return {"name": "triton", "version": "2.51.0"}
@@ -41,14 +50,22 @@ class FakeTriton:
         sent = {}
         for tensor in inputs:
             raw = tensor._get_content() if hasattr(tensor, "_get_content") else tensor._get_binary_data()
-            sent[tensor.name()] = deserialize_bytes_tensor(raw).item()
-        volume = decode_nifti(sent.pop("image"))
-        sent = {name: value.decode() for name, value in sent.items()}
+            sent[tensor.name()] = {
+                "BYTES": lambda raw: deserialize_bytes_tensor(raw).item(),
+                "BOOL": lambda raw: np.frombuffer(raw, np.bool_).item(),
+                "FP32": lambda raw: np.frombuffer(raw, np.float32).item(),
+            }[tensor.datatype()](raw)
+        image = sent.pop("image")
+        sent = {name: value.decode() if isinstance(value, bytes) else value for name, value in sent.items()}
         self.requests.append(sent | {"model": model, "outputs": [output.name() for output in outputs]})
-        prompts = sent["text"].split(" & ")
+        prompts = sent["text"].split(" & ") if "text" in sent else []
         for prompt in prompts:
             if prompt in self.failures:
                 raise self.failures[prompt]
+        return self.answer_volume(image, prompts) if model == "medimageparse_3d" else self.answer_image(image, prompts)
+
+    def answer_volume(self, image, prompts):
+        volume = decode_nifti(image)
         labels = np.asanyarray(volume.dataobj).astype(np.uint8)
         labels[labels > len(prompts)] = 0
         nifti = gzip.compress(nib.Nifti1Image(labels, volume.affine).to_bytes())
@@ -79,6 +96,40 @@ class FakeTriton:
             },
         }
 
+    def answer_image(self, image, prompts):
+        self.images.append(image)
+        picture = Image.open(io.BytesIO(image))
+        red = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))[..., 0]
+        texts = prompts or self.recognized
+        maps = np.array([red if k % 2 == 0 else 255 - red for k in range(len(texts))], np.uint8)
+        maps = maps.reshape(len(texts), *red.shape)
+        features = {"data": base64.b64encode(maps.tobytes()).decode(), "shape": maps.shape, "dtype": "uint8"}
+        report = {
+            "prompts": [self.describe(text, probability) for text, probability in zip(texts, maps, strict=True)],
+            "rejected": [] if prompts else [{"text": "heart", "p_value": 0.01, "reason": "p-value too low"}],
+            "image": {"exif_orientation": picture.getexif().get(274, 1), "intensity": {"used": "none", "bounds": None}},
+        }
+        return FakeAnswer(
+            self.missing_output,
+            image_features=np.array([json.dumps(features).encode()], np.object_),
+            text_features=np.array([b"lung"] * len(texts), np.object_),
+            report=np.array([json.dumps(report).encode()], np.object_),
+        )
+
+    def describe(self, text, probability):
+        rows, columns = np.nonzero(probability > 127)
+        box = [[int(end(rows)), int(end(columns))] for end in (np.min, np.max)] if rows.size else None
+        return {
+            "text": text,
+            "present": rows.size > 0,
+            "area_pixels": rows.size,
+            "box_pixels": box,
+            "highest_probability": int(probability.max()) / 255,
+            "category": "lung",
+            "p_value": 0.5 if text == "left lung" else None,
+            "truncated": len(text) > 100,
+        }
+
 
 class FakeAnswer:
     def __init__(self, missing, **arrays):
@@ -94,6 +145,7 @@ def triton(monkeypatch):
 
     class Triton(FakeTriton):
         requests = []
+        images = []
         failures = {
             "refused": InferenceServerException(
                 "in ensemble 'medimageparse_3d', the prompt is bad; send another", "StatusCode.INVALID_ARGUMENT"

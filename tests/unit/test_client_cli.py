@@ -102,7 +102,7 @@ def test_requests_are_in_flight_together(triton, folder, tmp_path, monkeypatch):
 
 def test_no_server_for_many_volumes(triton, folder, tmp_path, capsys):
     assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out"), "--url", "nobody:8001"]) == 3
-    triton.is_loaded = False
+    triton.models = ("medimageparse",)
     assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out")]) == 3
     assert triton.requests == []
     assert len(capsys.readouterr().err.splitlines()) == 2
@@ -140,7 +140,7 @@ def test_exit_codes_of_files(triton, volume_file, tmp_path, capsys):
     ("arguments", "sentence"),
     [
         (["ct.nii.gz", "liver"], "-o"),
-        (["ct.nii.gz", "b.nii.gz", "liver", "-o", "out"], "looks like a volume"),
+        (["ct.nii.gz", "b.nii.gz", "liver", "-o", "out"], "looks like a file"),
         (["ct.nii.gz", "spleen", "--prompt", "liver", "-o", "out"], "all arguments are"),
         (["ct.nii.gz", "liver", "-o", "masks"], "--output names a .nii.gz or .nii file"),
         (["ct.nii.gz", "liver", "-o", "masks.nii.gz", "--preview", "masks.jpg"], "--preview names a .png"),
@@ -177,17 +177,21 @@ def test_ctrl_c(triton, volume_file, tmp_path, capsys):
 
 def test_health(triton, capsys):
     assert main(["health"]) == 0
-    assert capsys.readouterr().out == "triton 2.51.0 at localhost:8001: live\nmedimageparse_3d: ready\n"
+    live = "triton 2.51.0 at localhost:8001: live\n"
+    assert capsys.readouterr().out == f"{live}medimageparse_3d: ready\nmedimageparse: ready\n"
+    triton.models = ("medimageparse",)
+    assert main(["health"]) == 0
+    assert capsys.readouterr().out == f"{live}medimageparse_3d: not ready\nmedimageparse: ready\n"
     triton.is_loaded = False
     assert main(["health"]) == 3
     assert main(["health", "--url", "nobody:8001"]) == 3
     assert "nobody:8001 is not available" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["segment", "--help"], ["health", "--help"]])
-def test_help_names_the_exit_codes(arguments, capsys):
+@pytest.mark.parametrize("command", [[], ["segment"], ["segment-image"], ["health"]])
+def test_help_names_the_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(arguments)
+        main([*command, "--help"])
     assert stop.value.code == 0
     assert "3  server not available" in capsys.readouterr().out
 

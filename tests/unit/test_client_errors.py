@@ -5,6 +5,7 @@ import medimageparse_client
 import pytest
 from medimageparse_client import (
     Client,
+    InvalidImage,
     InvalidRequest,
     InvalidVolume,
     MedImageParseError,
@@ -45,6 +46,7 @@ def test_the_sentence_comes_without_ensemble_and_traceback():
 
 def test_the_tree():
     assert issubclass(InvalidVolume, InvalidRequest)
+    assert issubclass(InvalidImage, InvalidRequest)
     for name in ("InvalidRequest", "RequestTimeout", "ServerError", "ServerUnavailable"):
         assert getattr(errors, name).__base__ is MedImageParseError
 

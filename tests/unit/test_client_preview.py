@@ -2,18 +2,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client.preview import (
+    LINE,
     MARGIN,
     N_SLICES,
     TILE,
+    WIDTH,
     choose_plane,
     choose_slices,
     colour,
+    draw_image_preview,
     draw_preview,
     draw_slice,
     fit,
     percentiles,
 )
-from PIL import ImageFont
+from PIL import Image, ImageFont
 
 
 def reddest(tile):
@@ -116,3 +119,13 @@ def test_long_prompts_are_shortened():
     assert font.getlength(fit(text, font, 400)) <= 400
     assert "…" in fit(text, font, 400)
     assert fit("liver:\n 3 ml", font, 400) == "liver: 3 ml"
+
+
+@pytest.mark.parametrize("size", [(300, 200), (200, 300), (1, 2000), (4000, 3)])
+def test_an_image_of_any_shape_fills_the_frame(size):
+    label_map = np.zeros(size[::-1], np.uint8)
+    label_map[: size[1] // 2, : size[0] // 2] = 1
+    picture = draw_image_preview(Image.new("RGB", size), label_map, {1: "corner"})
+    assert picture.width == WIDTH + 2 * MARGIN
+    assert picture.height <= WIDTH + 3 * MARGIN + 2 * LINE
+    assert tuple(np.asarray(picture)[-LINE - MARGIN - LINE // 2, MARGIN + 2]) == colour(1)  # the legend

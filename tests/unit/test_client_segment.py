@@ -135,8 +135,11 @@ def test_health(protocol, triton):
     health = Client(protocol=protocol).health()
     assert health.is_live
     assert health.is_ready
-    assert health.models == {"medimageparse_3d": True}
+    assert health.models == {"medimageparse_3d": True, "medimageparse": True}
     assert health.server == "triton 2.51.0"
+    triton.models = ("medimageparse_3d",)
+    assert Client(protocol=protocol).health().models == {"medimageparse_3d": True, "medimageparse": False}
+    assert Client(protocol=protocol).health().is_ready
     triton.is_loaded = False
     assert not Client(protocol=protocol).health().is_ready
     assert Client(protocol=protocol).health().is_live

@@ -1,0 +1,126 @@
+"""What the caller has (path, bytes, PIL image or array) -> the bytes of a PNG or JPEG file, and back."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from medimageparse_client.errors import InvalidImage
+
+if TYPE_CHECKING:
+    from medimageparse_client.dicom import DicomSlice
+
+AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
+Window: TypeAlias = Literal["abdomen", "lung", "pelvis", "liver", "colon", "pancreas"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+DICOM_MAGIC = slice(128, 132), b"DICM"
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+# EXIF orientation -> what turns the picture upright
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+PIL_ERRORS = (OSError, SyntaxError, ValueError)
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """The PNG or JPEG to send, and where it comes from a DICOM file, the way back to the slice."""
+
+    data: bytes = field(repr=False)
+    dicom_slice: "DicomSlice | None" = None
+
+
+def encode_image(image: AnyImage, window: Window | None = None) -> EncodedImage:
+    """`image` as the server takes it; `window` belongs to CT slices in DICOM files, and only to them."""
+    if isinstance(image, np.ndarray):
+        data = encode_picture(picture_of_array(image))
+    elif isinstance(image, Image.Image):
+        data = encode_picture(image)
+    elif isinstance(image, bytes | bytearray | memoryview):
+        data = bytes(image)
+    elif isinstance(image, str | os.PathLike):
+        data = read_file(Path(image))
+    else:
+        raise InvalidImage("an image is a path, bytes, a PIL image or a uint8 array")
+    place, magic = DICOM_MAGIC
+    if data[place] == magic:
+        return encode_dicom(data, window)
+    if not data.startswith(PICTURE_MAGIC):
+        raise InvalidImage("this is not a PNG, JPEG or DICOM file; send one of these")
+    if window is not None:
+        raise InvalidImage("window belongs to CT slices in DICOM files; a PNG or JPEG is sent as it is")
+    return EncodedImage(data)
+
+
+def read_file(path: Path) -> bytes:
+    """The file's bytes as they are."""
+    if not path.name.lower().endswith(SUFFIXES):
+        raise InvalidImage("the file is not a .png, .jpg, .jpeg or .dcm; convert it first, or rename it if it is one")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidImage(f"the file cannot be read: {error.strerror or 'no reason given'}") from error
+
+
+def picture_of_array(array: npt.NDArray[np.uint8]) -> Image.Image:
+    """A PIL image of `array`, rows first."""
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,)):
+        raise InvalidImage("an array is uint8 [H,W] or [H,W,3] (RGB); scale other values to 0..255")
+    if not array.size:
+        raise InvalidImage("the image has no pixels")
+    return Image.fromarray(array)
+
+
+def encode_picture(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file with the pixels of `picture`, as they lie."""
+    if picture.mode not in PNG_MODES:
+        raise InvalidImage(f"a PIL image of mode {picture.mode} is no PNG; convert it, for example to RGB")
+    if not all(picture.size):
+        raise InvalidImage("the image has no pixels")
+    file = BytesIO()
+    try:
+        picture.save(file, "PNG", compress_level=1)
+    except PIL_ERRORS as error:
+        raise InvalidImage("the PIL image cannot be read; its file may be damaged or closed") from error
+    return file.getvalue()
+
+
+def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:
+    """The slice as the network's own reader would show it."""
+    try:
+        from medimageparse_client.dicom import read_slice
+    except ModuleNotFoundError as error:
+        raise InvalidImage(
+            f"DICOM files need {error.name}, which is not installed: pip install 'medimageparse-triton[dicom]'"
+        ) from error
+    dicom_slice = read_slice(data, window)
+    return EncodedImage(encode_picture(Image.fromarray(dicom_slice.square())), dicom_slice)
+
+
+def decode_picture(data: bytes, exif_orientation: int = 1, grey_range: Sequence[float] | None = None) -> Image.Image:
+    """The picture (RGB) in the bytes of a PNG or JPEG file as the server saw it: turned upright, on black.
+
+    grey_range: the values of a 16-bit file that are black and white
+    """
+    picture: Image.Image = Image.open(BytesIO(data))
+    if picture.mode.startswith("I"):
+        low, high = grey_range or (0, 2**16 - 1)
+        grey = 255 * np.clip((np.asarray(picture, np.float32) - low) / max(high - low, 1), 0, 1)
+        picture = Image.fromarray(grey.astype(np.uint8))
+    layer = picture.convert("RGBA")
+    picture = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    return picture.transpose(UPRIGHT[exif_orientation]) if exif_orientation in UPRIGHT else picture

@@ -1,0 +1,147 @@
+"""What the server answers about an image, as the caller sees it."""
+
+import base64
+import json
+import os
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from medimageparse_client.errors import ServerError
+from medimageparse_client.image import EncodedImage, decode_picture, encode_picture
+from medimageparse_client.preview import colour, draw_image_preview
+
+if TYPE_CHECKING:
+    from medimageparse_client.dicom import DicomSlice
+
+MAX_LABEL = 255  # of an 8-bit PNG
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSegmentation:
+    """Probability maps and what the server says about them.
+
+    prompts: as asked, in order, or as recognized; may be none after a recognition
+    probabilities: uint8 [P,H,W] in the pixels of the image that was sent, 127.5 is 0.5
+    categories: one of 16 for each prompt, for example "lung" or "tumor"
+    report: the server's: per prompt area, bounding box, category, p-value; hashes, times.
+        For a DICOM slice area and box are those in the slice's pixels, and `dicom` says how it was windowed
+    image: the bytes of a PNG or JPEG in whose pixels the masks lie, for the preview
+    """
+
+    prompts: tuple[str, ...]
+    probabilities: npt.NDArray[np.uint8] = field(repr=False)
+    categories: tuple[str, ...]
+    report: dict[str, Any] = field(repr=False)
+    image: bytes = field(repr=False)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Prompt -> label; of a repeated prompt the first."""
+        labels: dict[str, int] = {}
+        for label, prompt in enumerate(self.prompts, start=1):
+            labels.setdefault(prompt, label)
+        return labels
+
+    @cached_property
+    def label_map(self) -> npt.NDArray[np.unsignedinteger[Any]]:
+        """[H,W], k where the k-th prompt is the most probable one above 0.5 (of equals the first), 0 elsewhere."""
+        label_map = np.zeros(self.probabilities.shape[1:], np.min_scalar_type(len(self.prompts)))
+        highest = np.full(label_map.shape, 127, np.uint8)
+        for label, probability in enumerate(self.probabilities, start=1):
+            is_higher = probability > highest
+            label_map[is_higher] = label
+            highest[is_higher] = probability[is_higher]
+        return label_map
+
+    def mask(self, prompt: str) -> npt.NDArray[np.bool_]:
+        """The pixels [H,W] of one prompt; masks of two prompts may overlap."""
+        return find_mask(self.probabilities[self.labels[prompt] - 1])
+
+    def describe(self, prompt: str) -> dict[str, Any]:
+        """What the report says about one prompt: present, area_pixels, box_pixels, category, p_value and more."""
+        described: dict[str, Any] = self.report["prompts"][self.labels[prompt] - 1]
+        return described
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the label map as an 8-bit palette .png, or probabilities, prompts and categories as .npz."""
+        path = Path(path)
+        if path.name.endswith(".npz"):
+            texts = {"prompts": np.array(self.prompts, np.str_), "categories": np.array(self.categories, np.str_)}
+            np.savez_compressed(path, probabilities=self.probabilities, **texts)
+        elif not path.name.endswith(".png"):
+            raise ValueError("masks are saved as .png or .npz")
+        elif len(self.prompts) > MAX_LABEL:
+            raise ValueError(f"a .png holds {MAX_LABEL} labels at most; save as .npz")
+        else:
+            picture = Image.fromarray(self.label_map)
+            picture.putpalette([0, 0, 0, *(level for label in range(1, MAX_LABEL + 1) for level in colour(label))])
+            picture.save(path)
+
+    def preview(self, path: str | os.PathLike[str]) -> None:
+        """Draws the image with the labels in colour and a legend (.png)."""
+        legend = {label: describe_area(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
+        image = self.report["image"]
+        picture = decode_picture(self.image, image["exif_orientation"], image["intensity"]["bounds"])
+        draw_image_preview(picture, self.label_map, legend).save(path)
+
+
+def find_mask(probability: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Where a map is above 0.5."""
+    return probability > 127
+
+
+def describe_area(prompt: str, described: dict[str, Any]) -> str:
+    """A line of the legend."""
+    if not described["present"]:
+        return f"{prompt}: not found"
+    return f"{prompt}: {described['area_pixels']} pixels, {described['category']}"
+
+
+def decode_image_answer(
+    prompts: tuple[str, ...] | None,
+    image: EncodedImage,
+    image_features: bytes,
+    categories: tuple[str, ...],
+    report: bytes,
+) -> ImageSegmentation:
+    """The outputs of the model, all of one request, put together; without prompts those that the report names."""
+    described = json.loads(report)
+    features = json.loads(image_features)
+    maps = np.frombuffer(base64.b64decode(features["data"]), features["dtype"]).reshape(features["shape"])
+    texts = tuple(entry["text"] for entry in described["prompts"])
+    if not len(maps) == len(categories) == len(texts) == len(texts if prompts is None else prompts):
+        raise ServerError("the server's answer does not have one map and one category for each prompt")
+    result = ImageSegmentation(texts if prompts is None else prompts, maps, categories, described, image.data)
+    return result if image.dicom_slice is None else bring_to_slice(result, image.dicom_slice, prompts is None)
+
+
+def bring_to_slice(result: ImageSegmentation, dicom_slice: "DicomSlice", are_apart: bool) -> ImageSegmentation:
+    """From the square that was sent to the pixels of the slice; `are_apart` masks share no pixel, and still don't."""
+    shape = dicom_slice.grey.shape
+    maps = np.array([dicom_slice.own_grid(square) for square in result.probabilities], np.uint8).reshape(-1, *shape)
+    if are_apart and len(maps):
+        is_first = np.arange(len(maps))[:, None, None] == maps.argmax(0)
+        maps = np.where(is_first, maps, np.minimum(maps, 127))
+    described = [
+        entry | measure(find_mask(probability))
+        for entry, probability in zip(result.report["prompts"], maps, strict=True)
+    ]
+    return replace(
+        result,
+        probabilities=maps,
+        report=result.report | {"prompts": described, "dicom": dicom_slice.describe()},
+        image=encode_picture(Image.fromarray(dicom_slice.grey.astype(np.uint8))),
+    )
+
+
+def measure(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """What the report says about a mask's size: the box from its first to its last pixel, inclusive."""
+    rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
+    box = [[rows[0], columns[0]], [rows[-1], columns[-1]]] if rows else None
+    return {"present": bool(rows), "area_pixels": int(mask.sum()), "box_pixels": box}

@@ -1,0 +1,170 @@
+"""The command `medimageparse segment-image`."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from medimageparse_client.cli import main
+from PIL import Image
+
+
+@pytest.fixture
+def image_file(tmp_path):
+    array = np.zeros((20, 30), np.uint8)
+    array[:8, :10] = 250
+    path = tmp_path / "xray.png"
+    Image.fromarray(array).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path, image_file):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.open(image_file).save(folder / "a.png")
+    Image.open(image_file).save(folder / "b.JPG")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_command_of_the_readme(triton, image_file, monkeypatch, capsys):
+    monkeypatch.chdir(image_file.parent)
+    command = ["segment-image", "xray.png", "left lung", "right lung", "-o", "masks.png"]
+    assert main([*command, "--preview", "overlay.png", "--report", "report.json"]) == 0
+    assert names(image_file.parent) == ["masks.png", "overlay.png", "report.json", "xray.png"]
+    with Image.open("masks.png") as masks:
+        assert np.unique(np.asarray(masks)).tolist() == [1, 2]
+    with open("report.json", encoding="utf-8") as report:
+        assert [described["text"] for described in json.load(report)["prompts"]] == ["left lung", "right lung"]
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2"]
+    assert out.splitlines()[1].split() == ["1", "0.98", "80", "0.500", "lung", "left", "lung"]
+    assert out.splitlines()[2].split() == ["2", "1.00", "520", "-", "lung", "right", "lung"]
+
+
+def test_options(triton, image_file, tmp_path):
+    command = ["segment-image", str(image_file), "lesion", "-o", str(tmp_path / "new" / "masks.npz")]
+    assert main(command) == 0
+    assert main([*command, "--joint", "--image-type", "Dermoscopy"]) == 0
+    assert main([*command, "--separate"]) == 0
+    plain, joint, separate = triton.requests
+    assert (tmp_path / "new" / "masks.npz").exists()
+    assert "joint" not in plain
+    assert (joint["joint"], joint["image_type"]) == (True, "Dermoscopy")
+    assert separate["joint"] is False
+
+
+def test_recognition(triton, image_file, tmp_path, capsys):
+    command = ["segment-image", str(image_file), "--image-type", "X-Ray-Chest", "--p-value-threshold", "0.05"]
+    assert main([*command, "-o", str(tmp_path / "masks.png")]) == 0
+    sent = triton.requests[0]
+    assert "text" not in sent
+    assert (sent["image_type"], sent["p_value_threshold"]) == ("X-Ray-Chest", pytest.approx(0.05))
+    assert capsys.readouterr().out.splitlines()[-1] == "left out: heart (p-value too low)"
+
+
+def test_a_folder(triton, folder, tmp_path, capsys):
+    out = {option: tmp_path / option for option in ("--output", "--preview", "--report")}
+    options = [str(argument) for pair in out.items() for argument in pair]
+    assert main(["segment-image", str(folder), "left lung", *options]) == 0
+    assert names(out["--output"]) == names(out["--preview"]) == ["a.png", "b.png"]
+    assert names(out["--report"]) == ["a.json", "b.json"]
+    assert "2 of 2 images segmented" in capsys.readouterr().out
+
+
+def test_recognition_in_several_files(triton, folder, image_file, tmp_path):
+    command = ["segment-image", str(image_file), str(folder / "a.png"), "--image-type", "OCT"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    assert names(tmp_path / "out") == ["a.png", "xray.png"]
+    assert main(["segment-image", str(folder), "--image-type", "OCT", "-o", str(tmp_path / "more")]) == 0
+    assert names(tmp_path / "more") == ["a.png", "b.png"]
+
+
+def test_a_failing_image_does_not_stop_the_others(triton, folder, tmp_path, capsys):
+    (folder / "a.png").write_bytes(b"hello")
+    assert main(["segment-image", str(folder), "lung", "-o", str(tmp_path / "out")]) == 1
+    assert names(tmp_path / "out") == ["b.png"]
+    out, err = capsys.readouterr()
+    assert "1 of 2 images segmented" in out
+    assert f"medimageparse: {folder}/a.png: this is not a PNG, JPEG or DICOM file" in err
+
+
+def test_a_server_without_the_model(triton, folder, tmp_path, capsys):
+    triton.models = ("medimageparse_3d",)
+    assert main(["segment-image", str(folder), "lung", "-o", str(tmp_path / "out")]) == 3
+    assert "has not loaded medimageparse\n" in capsys.readouterr().err
+    assert triton.requests == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code", "sentence"),
+    [
+        ("gone", 3, "is not available: socket closed"),
+        ("slow", 4, "no answer from localhost:8001 within 9 s"),
+        ("refused", 6, "the prompt is bad; send another"),
+        ("crash", 7, "boom"),
+    ],
+)
+def test_exit_codes(prompt, code, sentence, triton, image_file, tmp_path, capsys):
+    output = tmp_path / "masks.png"
+    assert main(["segment-image", str(image_file), prompt, "-o", str(output), "--timeout", "9"]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(f"medimageparse: {image_file}: ")
+    assert sentence in err
+    assert not output.exists()
+
+
+def test_exit_codes_of_files(triton, image_file, tmp_path, capsys):
+    masks = ["-o", str(tmp_path / "masks.png")]
+    assert main(["segment-image", str(tmp_path / "no.png"), "lung", *masks]) == 5
+    assert main(["segment-image", str(image_file), "lung", *masks, "--window", "lung"]) == 5
+    assert "window belongs to CT slices" in capsys.readouterr().err
+    assert main(["segment-image", str(image_file), *masks]) == 6
+    assert "no prompt" in capsys.readouterr().err
+    assert triton.requests == []
+
+
+def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "medimageparse_client.dicom", raising=False)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    path = tmp_path / "slice.dcm"
+    path.write_bytes(bytes(128) + b"DICM")
+    assert main(["segment-image", str(path), "nodule", "--window", "lung", "-o", str(tmp_path / "masks.png")]) == 5
+    assert "pip install 'medimageparse-triton[dicom]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["xray.png", "lung"], "-o"),
+        (["xray.png", "b.dcm", "lung", "-o", "out"], "looks like a file"),
+        (["xray.png", "heart", "--prompt", "lung", "-o", "out"], ".png, .jpg, .jpeg or .dcm files"),
+        (["xray.png", "lung", "-o", "masks.nii.gz"], "--output names a .png or .npz file"),
+        (["xray.png", "lung", "-o", "masks.png", "--preview", "overlay.jpg"], "--preview names a .png"),
+        (["xray.png", "b.png", "--prompt", "lung", "-o", "masks.png"], "for several images --output names a folder"),
+        (["xray.png", "x/xray.jpg", "--prompt", "lung", "-o", "out"], "same name"),
+        (["xray.png", "b.png", "--prompt", "lung", "-o", "out", "--preview", "out"], "same name"),
+        (["xray.png", "lung", "-o", "masks.png", "--preview", "masks.png"], "same name"),
+        (["xray.png", "lung", "-o", "xray.png"], "overwrite"),
+        (["xray.png", "lung", "-o", "masks.png", "--preview", "."], "overwrite"),
+        (["xray.png", "lung", "-o", "masks.png", "--joint", "--separate"], "not allowed with"),
+        (["xray.png", "lung", "-o", "masks.png", "--image-type", "photo"], "--image-type"),
+        (["xray.png", "lung", "-o", "masks.png", "--window", "bone"], "--window"),
+        (["xray.png", "lung", "-o", "masks.png", "--intensity", "auto"], "unrecognized argument: --intensity"),
+        (["empty", "lung", "-o", "out"], "holds no .png"),
+    ],
+)
+def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatch, capsys):
+    monkeypatch.chdir(image_file.parent)
+    (image_file.parent / "empty").mkdir()
+    with pytest.raises(SystemExit) as stop:
+        main(["segment-image", *arguments])
+    assert stop.value.code == 2
+    assert sentence in capsys.readouterr().err
+    assert triton.requests == []
