@@ -1,4 +1,4 @@
-"""`make demo`: a phantom CT segmented by sentences through a real tritonserver on the CPU. Phantoms, no anatomy."""
+"""`make demo`: a phantom CT and a phantom X-ray segmented by sentences through a real tritonserver on the CPU."""
 
 import argparse
 import json
@@ -10,9 +10,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from medimageparse_client import Client
-from serve import ServeError, TritonServer
+from PIL import Image
+from serve import PUBLIC_MODELS, ServeError, TritonServer
 
 from medimageparse_demo.evaluate import dice
+from medimageparse_demo.image_prompts import CATEGORY_OF
+from medimageparse_demo.images import make_image
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import demo_repository
 
@@ -30,34 +33,47 @@ PROMPTS = {
     "pancreas": None,
     "brain tumour in post-contrast MR": None,
 }
-NOTICE = "The demo checkpoint was trained on phantoms: it shows the service at work and knows no anatomy."
+IMAGE_SEED = 1040  # a chest wider than high, with a patch in a lung
+IMAGE_PROMPTS = {
+    "show me the pneumonia": "infection",  # before the lung it lies in: in the label map the first of equals wins
+    "left lung in chest X-ray": "left lung",
+    "the right lung": "right lung",
+    "heart": "heart",
+}
+NOTICE = "The demo checkpoints were trained on phantoms: they show the service at work and know no anatomy."
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo_output"), help="folder for volume, masks, picture, report"
-    )
+    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for what is drawn and answered")
     out = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
-    phantom = make_phantom(SEED, "CT")
-    volume = nib.Nifti1Image(phantom.intensities, phantom.affine)
-    volume.header.set_xyzt_units("mm")
-    volume.to_filename(out / "ct.nii.gz")
-    say(f"drew a phantom CT of {' x '.join(map(str, volume.shape))} voxels")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         repository = demo_repository(Path(folder) / "model_repository")
         say("starting tritonserver on the CPU ...")
         try:
-            with TritonServer(repository, runtime="cpu") as server, Client(server.grpc_url) as client:
-                say(f"ready after {time.monotonic() - started:.0f} s; asking for {len(PROMPTS)} prompts ...")
-                started = time.monotonic()
-                result = client.segment(out / "ct.nii.gz", list(PROMPTS))
-                say(f"answered in {time.monotonic() - started:.0f} s")
+            with TritonServer(repository, "cpu", PUBLIC_MODELS) as server, Client(server.grpc_url) as client:
+                say(f"ready after {time.monotonic() - started:.0f} s")
+                segment_volume(client, out)
+                segment_image(client, out)
         except ServeError as error:
             print(error, file=sys.stderr)
             return 1
+    print(f"\n{NOTICE}")
+    return 0
+
+
+def segment_volume(client: Client, out: Path) -> None:
+    """3D: one label map for the prompts, some of which name what is not there."""
+    phantom = make_phantom(SEED, "CT")
+    volume = nib.Nifti1Image(phantom.intensities, phantom.affine)
+    volume.header.set_xyzt_units("mm")
+    volume.to_filename(out / "ct.nii.gz")
+    say(f"\na phantom CT of {' x '.join(map(str, volume.shape))} voxels; asking for {len(PROMPTS)} prompts ...")
+    started = time.monotonic()
+    result = client.segment(out / "ct.nii.gz", list(PROMPTS))
+    say(f"answered in {time.monotonic() - started:.0f} s")
     result.save(out / "masks.nii.gz")
     result.preview(out / "masks.png")
     (out / "report.json").write_text(json.dumps(result.report, indent=2) + "\n")
@@ -70,8 +86,29 @@ def main() -> int:
             f"{entry['text']:<40} {'yes' if is_present else 'no':>10} {'yes' if entry['present'] else 'no':>6} "
             f"{entry['highest_score']:>6.2f} {entry['volume_ml']:>8.1f} {overlap:>6}"
         )
-    print(f"\n{NOTICE}\nWritten to {out}: ct.nii.gz, masks.nii.gz, masks.png, report.json")
-    return 0
+    print(f"\nwritten to {out}: ct.nii.gz, masks.nii.gz, masks.png, report.json")
+
+
+def segment_image(client: Client, out: Path) -> None:
+    """2D: a probability map and a category for each prompt."""
+    phantom = make_image(IMAGE_SEED, "X-Ray-Chest")
+    Image.fromarray(phantom.pixels).save(out / "xray.png")
+    rows, columns, _ = phantom.pixels.shape
+    say(f"\na phantom X-ray of {columns} x {rows} pixels; asking for {len(IMAGE_PROMPTS)} prompts ...")
+    started = time.monotonic()
+    result = client.segment_image(out / "xray.png", list(IMAGE_PROMPTS))
+    say(f"answered in {time.monotonic() - started:.1f} s")
+    result.save(out / "xray_masks.png")
+    result.preview(out / "xray_overlay.png")
+    (out / "xray_report.json").write_text(json.dumps(result.report, indent=2) + "\n")
+    print(f"\n{'prompt':<40} {'should be':>16} {'category':>16} {'pixels':>8} {'Dice':>6}")
+    for prompt, structure in IMAGE_PROMPTS.items():
+        entry, overlap = result.describe(prompt), dice(result.mask(prompt), phantom.masks[structure])
+        print(
+            f"{prompt:<40} {CATEGORY_OF[structure]:>16} {entry['category']:>16} {entry['area_pixels']:>8} "
+            f"{overlap:>6.3f}"
+        )
+    print(f"\nwritten to {out}: xray.png, xray_masks.png, xray_overlay.png, xray_report.json")
 
 
 def say(line: str) -> None:

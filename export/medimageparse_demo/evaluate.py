@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import numpy as np
 from medimageparse_client import Client
@@ -28,6 +28,13 @@ class Answer:
     found: bool
     dice: float | None
     score: float
+
+
+class Scored(Protocol):
+    """An answer about a volume or an image."""
+
+    structure: str
+    dice: float | None
 
 
 def dice(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -68,8 +75,8 @@ def evaluate(client: Client, seeds: Sequence[int] = TEST_SEEDS, *, paraphrased: 
     return [answer for seed in shown for answer in ask(client, seed, paraphrased=paraphrased)]
 
 
-def dice_by_structure(answers: Iterable[Answer]) -> dict[str, float]:
-    """Mean Dice of every structure over the volumes that have it."""
+def dice_by_structure(answers: Iterable[Scored]) -> dict[str, float]:
+    """Mean Dice of every structure over the volumes or images that have it."""
     overlaps = defaultdict(list)
     for answer in answers:
         if answer.dice is not None:
@@ -77,8 +84,8 @@ def dice_by_structure(answers: Iterable[Answer]) -> dict[str, float]:
     return {structure: float(np.mean(values)) for structure, values in sorted(overlaps.items())}
 
 
-def mean_dice(answers: Iterable[Answer]) -> float:
-    """Mean Dice over all present structures of all volumes."""
+def mean_dice(answers: Iterable[Scored]) -> float:
+    """Mean Dice over all present structures of all volumes or images."""
     return float(np.mean([answer.dice for answer in answers if answer.dice is not None]))
 
 

@@ -8,17 +8,19 @@ from medimageparse.repository_copy import copy_models
 
 from medimageparse_demo import MODEL_REPOSITORY
 
-WEIGHTS = Path(__file__).with_name("weights")
+WEIGHTS, WEIGHTS_2D = (Path(__file__).with_name(name) for name in ("weights", "weights_2d"))
+DEMO_WEIGHTS = (WEIGHTS, WEIGHTS_2D)
 RUNNER = Path(__file__).resolve().parents[1] / "medimageparse" / "onnxruntime_model.py"
 NOT_SERVED = ("*.safetensors", "*.csv")
 
 
-def demo_repository(destination: Path, weights: Path = WEIGHTS) -> Path:
-    """Copies the models, without what was built into them, and lays the graphs of `weights` over the copy."""
+def demo_repository(destination: Path, *weights: Path) -> Path:
+    """Copies the models, without what was built into them, and lays the graphs of `weights` (all) over the copy."""
     copy_models(MODEL_REPOSITORY, destination)
-    for graph in sorted(weights.glob("*/1/model.onnx")):
-        shutil.copy2(RUNNER, destination / graph.parent.relative_to(weights))
-    shutil.copytree(weights, destination, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
+    for folder in weights or DEMO_WEIGHTS:
+        for graph in sorted(folder.glob("*/1/model.onnx")):
+            shutil.copy2(RUNNER, destination / graph.parent.relative_to(folder))
+        shutil.copytree(folder, destination, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
     return destination
 
 
