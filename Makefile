@@ -6,7 +6,8 @@ SHELL := /bin/bash -o pipefail
 export ORT_DISABLE_TELEMETRY := 1
 
 RUNTIME ?= cpu
-MODELS ?= medimageparse_3d
+MODELS ?=
+DOWNLOAD ?= medimageparse_3d medimageparse
 PRECISION ?= fp32
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
@@ -16,6 +17,7 @@ METRICS_PORT ?= 8002
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
+DEMO := export/medimageparse_demo
 # in the container tritonserver is on PATH and the system's Python has what the python steps need
 CONTAINER := $(shell command -v tritonserver)
 SERVE := $(if $(CONTAINER),python3,$(BIN)/python) model_repository/serve.py
@@ -44,13 +46,13 @@ install: .venv/serve.stamp  ## server, client and demo into .venv (about 200 MB,
 
 install-export: .venv/export.stamp  ## the same and torch, onnx, pytest: for export, training and tests
 
-demo: install  ## segment a phantom CT by sentences under a real tritonserver, on the CPU
+demo: install  ## segment a phantom CT and a phantom X-ray by sentences under a real tritonserver, on the CPU
 	$(BIN)/python -m medimageparse_demo.demo --out demo_output
 
-serve: $(if $(CONTAINER),,install)  ## start tritonserver: RUNTIME=cpu|onnxruntime|tensorrt MODELS=medimageparse_3d
-	$(SERVE) --runtime $(RUNTIME) --models $(MODELS) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
+serve: $(if $(CONTAINER),,install)  ## start tritonserver: RUNTIME=cpu|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
+	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
 
-serve-demo: install  ## the same with the demo checkpoint, from a copy of the repository in build/
+serve-demo: install  ## the same with the demo checkpoints, from a copy of the repository in build/
 	rm -rf build/demo_repository
 	$(BIN)/python -m medimageparse_demo.repository build/demo_repository
 	$(SERVE) --runtime cpu --repository build/demo_repository --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
@@ -58,22 +60,24 @@ serve-demo: install  ## the same with the demo checkpoint, from a copy of the re
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest
 
-download: install-export  ## fetch the published checkpoint (needs a Hugging Face token and its licence accepted)
-	$(BIN)/python -m medimageparse download --folder checkpoints
+download: install-export  ## fetch the published checkpoints (needs a Hugging Face token and their licence accepted)
+	for model in $(DOWNLOAD); do $(BIN)/python -m medimageparse download --model $$model --folder checkpoints || exit 1; done
 
-export: install-export  ## model.onnx of the three networks: CHECKPOINT=checkpoints/biomedparse_v2.ckpt PRECISION=fp32|fp16
+export: install-export  ## model.onnx of a model's three networks: CHECKPOINT=checkpoints/biomedparse_v2.ckpt PRECISION=fp32|fp16
 	@test -n "$(CHECKPOINT)" || { echo "say which checkpoint: make export CHECKPOINT=checkpoints/biomedparse_v2.ckpt"; exit 1; }
 	$(BIN)/python -m medimageparse export --checkpoint $(CHECKPOINT) --precision $(PRECISION) --repository model_repository
 
 engines:  ## model.plan from model.onnx, on the GPU that will serve, in a container with tensorrt (see README)
 	PYTHONPATH=export python3 -m medimageparse engines --repository model_repository
 
-train-demo: install-export  ## train the demo checkpoint on phantoms (under an hour on two cores)
+train-demo: install-export  ## train the demo checkpoints on phantoms (about an hour on two cores)
 	$(BIN)/python -m medimageparse_demo.train
+	$(BIN)/python -m medimageparse_demo.train_images
 	$(MAKE) export-demo
 
-export-demo: install-export  ## write the demo's graphs beside its checkpoint
-	$(BIN)/python -m medimageparse export --checkpoint export/medimageparse_demo/weights/medimageparse_demo.safetensors --repository export/medimageparse_demo/weights
+export-demo: install-export  ## write the demos' graphs beside their checkpoints
+	$(BIN)/python -m medimageparse export --checkpoint $(DEMO)/weights/medimageparse_demo.safetensors --repository $(DEMO)/weights
+	$(BIN)/python -m medimageparse export --checkpoint $(DEMO)/weights_2d/medimageparse_demo_2d.safetensors --repository $(DEMO)/weights_2d
 
 lint: install-export  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy client/medimageparse_client model_repository/*/1/[!m]*.py model_repository/serve.py

@@ -1,9 +1,9 @@
 """python tests/parity.py FILE... [--onnx]: our code against tensors recorded from the original implementation.
 
-FILE is like shared/golden/v2_tiny.npz (networks, weights under published names) or v2_post.npz (cases of pre- and
-post-processing); all sizes are read from it. With --onnx the networks run in ONNX Runtime, on graphs exported for that
-file. One line per tensor; the exit status is 0 only if every tensor is within 1e-4 and every label map within 0.05 % of
-its voxels.
+FILE is like shared/golden/v2_tiny.npz or v1_tiny.npz (networks, weights under published names) or like v2_post.npz or
+v1_post.npz (cases of pre- and post-processing); all sizes are read from it. With --onnx the networks run in ONNX
+Runtime, on graphs exported for that file. One line per tensor; the exit status is 0 only if every tensor is within 1e-4
+and every label map within 0.05 % of its voxels.
 """
 
 import argparse
@@ -18,12 +18,15 @@ from unittest import mock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # pytest has these from pyproject.toml
-    sys.path += [str(REPOSITORY / "export"), str(REPOSITORY / "model_repository" / "segment_volume" / "1")]
-    sys.path += [str(REPOSITORY / "model_repository" / "decode_volume" / "1")]
+    sys.path += [str(REPOSITORY / folder) for folder in ("tests", "export", "client")]
+    steps = ("decode_volume", "segment_volume", "tokenize_prompts", "segment_image", "encode_probabilities")
+    sys.path += [str(REPOSITORY / "model_repository" / step / "1") for step in steps]
 
 import numpy as np
 import onnx_ir
 import onnxruntime
+import parity_2d
+import parity_2d_post
 import torch
 from medimageparse import mask_decoder
 from medimageparse.checkpoint import load_networks
@@ -40,7 +43,7 @@ LABEL_TOLERANCE = 0.0005
 # Rounding grows from layer to layer of the mask decoder: in v2_tiny the original's float32 is 1.1e-4 away from float64
 # in the logits of single queries, before they are averaged (ours 6e-5). States inside the decoder are therefore
 # measured against their largest magnitude; everything that leaves a network is measured as it is.
-INSIDE_DECODER = ("layer_", "all_query_mask_logits")
+INSIDE_DECODER = ("layer_", "all_query_mask_logits", "query_states", "pred_masks", "pred_logits")
 USED_ROWS = "#used_rows"
 UNSPECIFIED = {"nms/tie_many": "the original's order of equal scores is arbitrary"}
 
@@ -60,9 +63,11 @@ class Report:
             expected = self.golden[name]
             same_shape = expected.shape == found.shape
             error = np.abs(found.astype(np.float64) - expected).max(initial=0) if same_shape else np.inf
-            scale = max(1.0, float(np.abs(expected).max())) if name.startswith(INSIDE_DECODER) else 1.0
+            scale = (
+                max(1.0, float(np.abs(expected).max())) if name.rpartition("/")[2].startswith(INSIDE_DECODER) else 1.0
+            )
             text = f"{error:.2e}" if scale == 1 else f"{error:.2e} of {scale:.1f}"
-            self._line(name, expected.shape, error, scale * TENSOR_TOLERANCE, text)
+            self.line(name, expected.shape, error, scale * TENSOR_TOLERANCE, text)
 
     def labels(self, name: str, found: np.ndarray) -> None:
         if name in self.golden:
@@ -72,15 +77,15 @@ class Report:
                 if expected.shape == found.shape and expected.size
                 else float(expected.shape != found.shape)
             )
-            self._line(name, expected.shape, share, LABEL_TOLERANCE, f"{100 * share:.4f} % differ")
+            self.line(name, expected.shape, share, LABEL_TOLERANCE, f"{100 * share:.4f} % differ")
 
     def same(self, name: str, expected: object, found: object) -> None:
-        self._line(name, (), float(expected != found), 0, f"{found}")
+        self.line(name, (), float(expected != found), 0, f"{found}")
 
     def skipped(self, name: str, reason: str) -> None:
         print(f"{name:<44} not compared: {reason}")
 
-    def _line(self, name: str, shape: tuple[int, ...], error: float, tolerance: float, text: str) -> None:
+    def line(self, name: str, shape: tuple[int, ...], error: float, tolerance: float, text: str) -> None:
         within = bool(error <= tolerance)
         self.passed &= within
         print(f"{name:<44} {str(list(shape)):<24} {text:<18} {'ok' if within else 'FAILED'}")
@@ -492,8 +497,14 @@ def check_file(path: Path, onnx: bool) -> bool:
     """Whether everything in one file is within the tolerance."""
     with np.load(path, allow_pickle=False) as golden:
         report = Report(golden)
-        check = check_networks if "config" in golden else check_cases
-        check(golden, report, onnx)
+        if "meta" in golden:
+            check_cases(golden, report, onnx)
+        elif "config" in golden:
+            check_networks(golden, report, onnx)
+        elif "class_text_embeddings" in golden:
+            parity_2d.check_networks(golden, report, in_torch, in_onnxruntime if onnx else None)
+        else:
+            parity_2d_post.check_post(golden, report)
     return report.passed
 
 

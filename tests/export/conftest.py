@@ -1,4 +1,4 @@
-"""TINY networks with random weights, exported once per precision."""
+"""TINY networks of both public models with random weights, made and exported once per precision."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -7,19 +7,32 @@ from pathlib import Path
 import pytest
 from medimageparse.export_onnx import export_networks
 from medimageparse.networks import build_random
-from medimageparse.variants import TINY
+from medimageparse.served_tensors import networks
+from medimageparse.variants import TINY, TINY_2D, Variant
+from torch import nn
 
 SEED = 1
+BOTH_MODELS = pytest.mark.parametrize("variant", [TINY, TINY_2D], ids=lambda variant: variant.name)
+EVERY_NETWORK = pytest.mark.parametrize(
+    ("variant", "name"),
+    [pytest.param(variant, name, id=name) for variant in (TINY, TINY_2D) for name in networks(variant)],
+)
+BOTH_PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "fp16"])
+
+
+@lru_cache
+def random_networks(variant: Variant) -> dict[str, nn.Module]:
+    return build_random(variant, SEED)
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The model repository of a precision, "fp32" or "fp16", with nothing in it but what export writes."""
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Variant, str], Path]:
+    """The model repository of a variant in a precision, with nothing in it but what export writes."""
 
     @lru_cache
-    def repository(precision: str) -> Path:
-        folder = tmp_path_factory.mktemp(precision)
-        export_networks(build_random(TINY, SEED), TINY, f"random weights, seed {SEED}", folder, precision)
+    def repository(variant: Variant, precision: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"{variant.name}-{precision}")
+        export_networks(random_networks(variant), variant, f"random weights, seed {SEED}", folder, precision)
         return folder
 
     return repository

@@ -94,7 +94,7 @@ def record(path: Path, variant: Variant, n_slices: int, n_prompts: int) -> Path:
         "attention_mask": mask,
         "ids": 3 + np.arange(n_prompts),
     }
-    golden |= {f"sd/{name}": tensor.numpy() for name, tensor in published_state(modules).items()}
+    golden |= {f"sd/{name}": tensor.numpy() for name, tensor in published_state(modules, variant.model).items()}
     for layer in range(variant.n_decoder_layers):
         shape = (n_slices, n_prompts, variant.n_heads, variant.n_queries, grids(variant)[layer % 3] ** 2)
         golden[f"noise_u16_{layer}"] = random.integers(0, 65536, shape, dtype=np.uint16)

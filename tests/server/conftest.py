@@ -1,7 +1,9 @@
-"""One real tritonserver for the session, with the demo checkpoint, and small volumes to ask it about."""
+"""Real tritonservers for the session: one with the 3D demo, one with both models; volumes and an image to ask about."""
 
 import gzip
 import os
+import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
@@ -9,6 +11,10 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
+from image_answers import image_file
+from medimageparse.export_onnx import export_networks
+from medimageparse.networks import build_random
+from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, demo_repository
@@ -17,6 +23,7 @@ from serve import TritonServer
 MODEL = "medimageparse_3d"
 OUTPUTS = ("nifti_file", "label_map", "scores", "report")
 PROMPTS = ("liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine")
+IMAGE_OUTPUTS = ("image_features", "text_features", "report")
 TRANSPORTS = {"grpc": tritonclient.grpc, "http": tritonclient.http}
 
 
@@ -47,8 +54,8 @@ def client(server):
         yield client
 
 
-@pytest.fixture(scope="session")
-def infer(server):
+@contextmanager
+def inferring(server, model, usual_outputs):
     """infer({"image": ..., "text": ...}, protocol, outputs) -> output name to array: Triton's own client, not ours.
 
     A value is one BYTES element, or an array for requests that are not as the model wants them.
@@ -58,7 +65,7 @@ def infer(server):
         "http": tritonclient.http.InferenceServerClient(server.http_url, network_timeout=300),
     }
 
-    def infer(inputs, protocol="grpc", outputs=OUTPUTS):
+    def infer(inputs, protocol="grpc", outputs=usual_outputs):
         transport, tensors = TRANSPORTS[protocol], []
         for name, value in inputs.items():
             array = value if isinstance(value, np.ndarray) else np.array([value], np.object_)
@@ -66,12 +73,20 @@ def infer(server):
             tensors.append(transport.InferInput(name, array.shape, kind))
             tensors[-1].set_data_from_numpy(array)
         requested = [transport.InferRequestedOutput(name) for name in outputs]
-        answer = connections[protocol].infer(MODEL, tensors, outputs=requested)
+        answer = connections[protocol].infer(model, tensors, outputs=requested)
         return {name: answer.as_numpy(name) for name in outputs}
 
-    yield infer
-    for connection in connections.values():
-        connection.close()  # an open HTTP connection would make the server wait its whole exit time-out
+    try:
+        yield infer
+    finally:
+        for connection in connections.values():
+            connection.close()  # an open HTTP connection would make the server wait its whole exit time-out
+
+
+@pytest.fixture(scope="session")
+def infer(server):
+    with inferring(server, MODEL, OUTPUTS) as infer:
+        yield infer
 
 
 @pytest.fixture(scope="session")
@@ -110,3 +125,39 @@ def answer(infer, request_of):
     answer = infer(request_of())
     assert len(np.unique(answer["label_map"])) > 2  # or equal label maps would show nothing
     return answer
+
+
+@pytest.fixture(scope="session")
+def tiny_2d_networks(tmp_path_factory):
+    """Version folders of the TINY_2D networks with random weights."""
+    folder = tmp_path_factory.mktemp("tiny_2d")
+    export_networks(build_random(TINY_2D, seed=1), TINY_2D, "random weights, seed 1", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def both_models(tmp_path_factory, weights, tiny_2d_networks):
+    """A server of both public models: the 3D demo, and random networks for images."""
+    repository = demo_repository(tmp_path_factory.mktemp("both") / "model_repository", weights)
+    shutil.copytree(tiny_2d_networks, repository, dirs_exist_ok=True)
+    path = tmp_path_factory.mktemp("log_both") / "triton.log"
+    with path.open("w") as log, TritonServer(repository, log=log, verbose=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def infer_image(both_models):
+    """As `infer`, for medimageparse."""
+    with inferring(both_models, "medimageparse", IMAGE_OUTPUTS) as infer:
+        yield infer
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """A wide RGB image of random blocks, larger than the networks' images: [90,120,3]."""
+    return np.random.default_rng(7).integers(0, 256, (15, 20, 3), dtype=np.uint8).repeat(6, 0).repeat(6, 1)
+
+
+@pytest.fixture(scope="session")
+def image(picture):
+    return image_file(picture)

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from google.protobuf import text_format
 from medimageparse.served_tensors import Dimension, networks
-from medimageparse.variants import MAX_PROMPTS, PUBLISHED
+from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, PUBLISHED, PUBLISHED_2D, TINY_2D
 from medimageparse_demo.repository import WEIGHTS
 from serve import REPOSITORY, called_models
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
@@ -28,6 +28,7 @@ def read(path: Path) -> ModelConfig:
 MODELS = {path.parent.name: read(path) for path in sorted(REPOSITORY.glob("*/config.pbtxt"))}
 NETWORKS = [name for name in MODELS if (REPOSITORY / name / "configs").is_dir()]
 ENSEMBLES = [name for name, config in MODELS.items() if config.platform == "ensemble"]
+TABLE = networks(PUBLISHED) | networks(PUBLISHED_2D)
 
 
 def tensors(entries):
@@ -47,8 +48,8 @@ def assert_fit(name, one, other):
 
 
 def test_there_is_something_to_test():
-    assert ENSEMBLES == ["medimageparse_3d", "segment_window_3d"]
-    assert NETWORKS == ["image_encoder_3d", "mask_decoder_3d", "text_encoder_3d"]
+    assert ENSEMBLES == ["medimageparse", "medimageparse_3d", "segment_pixels", "segment_window_3d"]
+    assert sorted(TABLE) == NETWORKS
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -76,7 +77,7 @@ def test_the_runtimes_of_a_network_agree(network):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_published_sizes_are_those_of_the_table(network):
-    table = networks(PUBLISHED)[network]
+    table = TABLE[network]
     for entries, specs in ((MODELS[network].input, table.inputs), (MODELS[network].output, table.outputs)):
         expected = {
             spec.name: (
@@ -89,13 +90,24 @@ def test_the_published_sizes_are_those_of_the_table(network):
 
 
 def test_what_the_steps_send_is_within_what_engines_serve():
-    window, *_ = networks(PUBLISHED)["image_encoder_3d"].inputs
+    window, *_ = TABLE["image_encoder_3d"].inputs
     window_size = int(MODELS["segment_volume"].parameters["window_size"].string_value)
     assert window.shape[0].smallest <= window_size + 2 <= window.shape[0].largest
-    assert int(MODELS["tokenize_prompts"].parameters["max_prompts"].string_value) == MAX_PROMPTS
+    limits = {name: parameter.string_value for name, parameter in MODELS["tokenize_prompts"].parameters.items()}
+    assert (int(limits["max_prompts"]), int(limits["max_groups"])) == (MAX_PROMPTS, MAX_GROUPS)
+    *_, groups = TABLE["mask_decoder"].inputs
+    assert [(d.smallest, d.largest) for d in groups.shape] == [(1, MAX_GROUPS), (1, MAX_PROMPTS)]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", networks(TINY_2D))
+def test_other_sizes_fit_the_cpu_configuration(network):
+    cpu, table = read(REPOSITORY / network / "configs" / "cpu.pbtxt"), networks(TINY_2D)[network]
+    for entries, specs in ((cpu.input, table.inputs), (cpu.output, table.outputs)):
+        assert [tensor.name for tensor in entries] == [spec.name for spec in specs]
+        assert [len(tensor.dims) for tensor in entries] == [len(spec.shape) for spec in specs]
+
+
+@pytest.mark.parametrize("network", [name for name in NETWORKS if (WEIGHTS / name).is_dir()])
 def test_the_demos_graph_fits_its_configuration(network):
     path = WEIGHTS / network / "1" / "model.onnx"
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -117,7 +129,8 @@ def test_every_input_of_a_step_is_made_before(ensemble):
     for step in config.ensemble_scheduling.step:
         model = MODELS[step.model_name]
         inputs, outputs = tensors(model.input), tensors(model.output)
-        assert set(inputs) == set(step.input_map)
+        required = {tensor.name for tensor in model.input if not tensor.optional}
+        assert required <= set(step.input_map) <= set(inputs)
         assert set(step.output_map) <= set(outputs)
         for name, source in step.input_map.items():
             assert name == source  # a tensor has one name everywhere
@@ -153,19 +166,34 @@ def test_an_output_of_an_ensemble_is_no_steps_input(ensemble):
     assert not taken & set(tensors(config.output))
 
 
-def test_every_model_called_by_bls_exists_and_takes_what_is_sent():
-    assert called_models((REPOSITORY / "segment_volume" / "config.pbtxt").read_text()) == ["segment_window_3d"]
-    window = MODELS["segment_window_3d"]
-    volume = MODELS["segment_volume"]
-    assert_fit("text_features", tensors(window.input)["text_features"], tensors(volume.input)["text_features"])
-    assert list(tensors(window.output)) == ["label_slices", "scores"]
+@pytest.mark.parametrize(
+    ("step", "ensemble", "made_by_the_step"),
+    [("segment_volume", "segment_window_3d", {"window"}), ("segment_image", "segment_pixels", {"pixels"})],
+)
+def test_every_model_called_by_bls_exists_and_takes_what_is_sent(step, ensemble, made_by_the_step):
+    assert called_models((REPOSITORY / step / "config.pbtxt").read_text()) == [ensemble]
+    inputs, passed_on = tensors(MODELS[ensemble].input), tensors(MODELS[step].input)
+    for name in inputs.keys() - made_by_the_step:
+        assert_fit(name, inputs[name], passed_on[name])
+    answers = tensors(MODELS[step].output)
+    for name, tensor in tensors(MODELS[ensemble].output).items():
+        assert_fit(name, tensor, answers[name])
 
 
-def test_the_contract():
-    config = MODELS["medimageparse_3d"]
-    assert [tensor.name for tensor in config.input if not tensor.optional] == ["image", "text"]
-    assert list(tensors(config.output)) == ["nifti_file", "label_map", "scores", "report"]
-    assert all(tensor == (DataType.TYPE_STRING, [1]) for tensor in tensors(config.input).values())
+CONTRACT = {
+    "medimageparse_3d": (["image", "text"], ["nifti_file", "label_map", "scores", "report"]),
+    "medimageparse": (["image"], ["image_features", "text_features", "report"]),
+}
+NOT_TEXT = {"joint": (DataType.TYPE_BOOL, [1]), "p_value_threshold": (DataType.TYPE_FP32, [1])}
+
+
+@pytest.mark.parametrize("model", CONTRACT)
+def test_the_contract(model):
+    config, (required, outputs) = MODELS[model], CONTRACT[model]
+    assert [tensor.name for tensor in config.input if not tensor.optional] == required
+    assert list(tensors(config.output)) == outputs
+    for name, tensor in tensors(config.input).items():
+        assert tensor == NOT_TEXT.get(name, (DataType.TYPE_STRING, [1]))
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,0 +1,219 @@
+"""Networks of MedImageParse 2D against tensors recorded from the original, for tests/parity.py.
+
+Files like shared/golden/v1_tiny.npz; all sizes are read from the file.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from clip_tokenizer import tokenize
+from medimageparse.checkpoint import load_networks
+from medimageparse.class_embeddings import class_token_ids
+from medimageparse.networks_2d import MatchedMasks
+from medimageparse.served_tensors import networks
+from medimageparse.variants import Variant
+from PIL import Image
+from pixels import to_pixels
+from probability_maps import neighbours
+from scipy.special import expit
+from torch import Tensor, nn
+
+Run = Callable[..., list[np.ndarray]]
+TOKEN_EMBEDDING = "sem_seg_head.predictor.lang_encoder.lang_encoder.token_embedding.weight"
+MAX_LOGIT_SCALE = 100.0
+
+
+class Report(Protocol):
+    """What is used of the report of tests/parity.py."""
+
+    def tensor(self, name: str, found: np.ndarray) -> None: ...
+    def same(self, name: str, expected: object, found: object) -> None: ...
+
+
+def read_variant(weights: Mapping[str, Tensor], info: Mapping) -> Variant:
+    """Sizes as the weights have them; only what they do not show is read from the configuration."""
+    model = info["config"]["MODEL"]
+
+    def count(pattern: str) -> int:
+        return len({match[1] for match in (re.match(pattern, name) for name in weights) if match})
+
+    return Variant(
+        name="GOLDEN_2D",
+        model="medimageparse",
+        image_size=info["config"]["image_size"],
+        backbone_width=len(weights["backbone.patch_embed.proj.bias"]),
+        backbone_depths=tuple(count(rf"backbone\.layers\.{stage}\.blocks\.(\d+)\.") for stage in range(4)),
+        width=len(weights["sem_seg_head.predictor.class_embed"]),
+        n_heads=model["DECODER"]["NHEADS"],
+        ffn_width=len(weights["sem_seg_head.predictor.transformer_ffn_layers.0.linear1.bias"]),
+        n_encoder_layers=count(r"sem_seg_head\.pixel_decoder\.transformer\.encoder\.layers\.(\d+)\."),
+        n_decoder_layers=count(r"sem_seg_head\.predictor\.transformer_ffn_layers\.(\d+)\."),
+        text_width=weights[TOKEN_EMBEDDING].shape[1],
+        text_heads=model["TEXT"]["HEADS"],
+        text_layers=count(r"sem_seg_head\.predictor\.lang_encoder\.lang_encoder\.resblocks\.(\d+)\."),
+        n_queries=len(weights["sem_seg_head.predictor.query_feat.weight"]),
+        n_edge_queries=0,
+        vocabulary_size=len(weights[TOKEN_EMBEDDING]),
+        context_length=model["TEXT"]["CONTEXT_LENGTH"],
+    )
+
+
+def read_weights(golden: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, Tensor]:
+    """Weights under their published names; rows of the token embedding that no text uses are zero."""
+    tensors = {name.removeprefix("sd/"): torch.from_numpy(golden[name]) for name in golden if name.startswith("sd/")}
+    rows = tensors[TOKEN_EMBEDDING]
+    tensors[TOKEN_EMBEDDING] = torch.zeros(vocabulary_size, rows.shape[1])
+    tensors[TOKEN_EMBEDDING][torch.from_numpy(golden["token_rows"]).long()] = rows
+    return tensors
+
+
+def check_networks(
+    golden: Mapping[str, np.ndarray], report: Report, in_torch: Callable, in_onnxruntime: Callable | None
+) -> None:
+    """in_torch, in_onnxruntime: a module (and its table entry) -> arrays in, arrays out; None for PyTorch alone."""
+    info = json.loads(golden["info_json"].tobytes())
+    weights = read_weights(golden, info["config"]["vocab"])
+    variant = read_variant(weights, info)
+    modules = load_networks(weights, variant)
+    check_classes(golden, report, modules["mask_decoder"])
+    pixels = resize(golden["image"], variant.image_size)
+    report.tensor("image_resized", pixels[0])
+    if in_onnxruntime is None:
+        runs = {name: in_torch(module) for name, module in modules.items()}
+    else:
+        runs = {name: in_onnxruntime(modules[name], network) for name, network in networks(variant).items()}
+    cases = list(info["cases"])
+    features = check_image(golden, report, modules["image_encoder"], runs["image_encoder"], pixels, cases[0])
+    for case in cases:
+        check_case(golden, report, case, info["cases"][case], modules, runs, features, in_onnxruntime is None)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """The original squeezes an image that is not square; a square one goes the way of the served model."""
+    if image.shape[0] != image.shape[1]:
+        image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    return np.ascontiguousarray(to_pixels(image, size))
+
+
+def check_classes(golden: Mapping[str, np.ndarray], report: Report, matched_masks: MatchedMasks) -> None:
+    """The order of templates is free, so the sentences of a class are compared as a set."""
+    ids, mask = class_token_ids()
+    ours = [
+        {tuple(row[: n.sum()]) for row, n in zip(*of_class, strict=True)} for of_class in zip(ids, mask, strict=True)
+    ]
+    theirs = [{tuple(row[row >= 0]) for row in of_class} for of_class in golden["class_template_ids"]]
+    report.same(
+        "class_template_ids",
+        [len(of_class) for of_class in theirs],
+        [len(o & t) for o, t in zip(ours, theirs, strict=True)],
+    )
+    report.tensor("class_text_embeddings", matched_masks.class_embeddings.numpy())
+
+
+def check_image(
+    golden: Mapping[str, np.ndarray], report: Report, encoder: nn.Module, run: Run, pixels: np.ndarray, case: str
+) -> list[np.ndarray]:
+    """Features of the image, recorded with the first case; what lies before them is seen in PyTorch only."""
+    seen: dict[str, Tensor | Sequence[Tensor]] = {}
+    parts = {"backbone": encoder.backbone, "encoder": encoder.pixel_decoder.encoder[-1]}
+    handles = [
+        part.register_forward_hook(lambda _m, inputs, output, name=name: seen.update({name: (inputs[0], output)}))
+        for name, part in parts.items()
+    ]
+    features = run(pixels)
+    for handle in handles:
+        handle.remove()
+    if seen:
+        normalized, stages = seen["backbone"]
+        report.tensor(f"{case}/input_normalised", normalized.numpy())
+        for number, stage in enumerate(stages, start=2):
+            report.tensor(f"{case}/res{number}", stage.numpy())
+        tokens = seen["encoder"][1].transpose(1, 2)
+        side = stages[-1].shape[-1]
+        report.tensor(f"{case}/transformer_encoder_features", tokens.unflatten(2, (side, side)).numpy())
+    names = ("mask_features", "multi_scale_0", "multi_scale_1", "multi_scale_2")
+    for name, array in zip(names, features, strict=True):
+        report.tensor(f"{case}/{name}", array)
+    return features
+
+
+def check_case(
+    golden: Mapping[str, np.ndarray],
+    report: Report,
+    case: str,
+    prompts: list[str],
+    modules: Mapping[str, nn.Module],
+    runs: Mapping[str, Run],
+    features: list[np.ndarray],
+    with_states: bool,
+) -> None:
+    """One request: its prompts are decoded together, as the original does."""
+    ids, mask = (golden[f"{case}/{name}"].astype(np.int64) for name in ("input_ids", "attention_mask"))
+    longest = int(mask.sum(1).max())
+    ids, mask = np.ascontiguousarray(ids[:, :longest]), np.ascontiguousarray(mask[:, :longest])
+    found_ids, found_mask, _ = tokenize(prompts)
+    report.same(f"{case}/input_ids", ids.tolist(), found_ids.tolist())
+    report.same(f"{case}/attention_mask", mask.tolist(), found_mask.tolist())
+    token_features, prompt_features = runs["text_encoder"](ids, mask)
+    if with_states:  # the original also embeds the padding
+        with torch.no_grad():
+            report.tensor(f"{case}/token_emb", modules["text_encoder"].text_encoder(torch.from_numpy(ids)).numpy())
+    report.tensor(f"{case}/class_emb", prompt_features)
+    groups = np.arange(len(ids)).reshape(1, -1)
+    matched_masks = modules["mask_decoder"]
+    if with_states:
+        check_states(golden, report, case, matched_masks, features, token_features, mask, prompt_features)
+    mask_logits, _, matched, category_logits = runs["mask_decoder"](
+        *features, token_features, mask, prompt_features, groups
+    )
+    report.same(f"{case}/matched_id", golden[f"{case}/matched_id"].tolist(), matched.tolist())
+    report.same(f"{case}/pred_class", golden[f"{case}/pred_class"].tolist(), category_logits.argmax(1).tolist())
+    height, width = golden[f"{case}/prob"].shape[1:]
+    report.tensor(f"{case}/prob", np.stack([to_image(logits, height, width) for logits in mask_logits]))
+
+
+def to_image(logits: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Logits [s, s] -> probabilities [height, width] of an image that was squeezed, not padded."""
+    return expit(resize_rows(resize_rows(logits, height).T, width).T)
+
+
+def resize_rows(values: np.ndarray, n: int) -> np.ndarray:
+    """As encode_probabilities enlarges a square along one axis."""
+    low, high, share = neighbours(len(values), n, range(n))
+    return values[low] * (1 - share)[:, None] + values[high] * share[:, None]
+
+
+def check_states(
+    golden: Mapping[str, np.ndarray],
+    report: Report,
+    case: str,
+    matched_masks: MatchedMasks,
+    features: list[np.ndarray],
+    token_features: np.ndarray,
+    mask: np.ndarray,
+    prompt_features: np.ndarray,
+) -> None:
+    """The queries before each prediction, and what the last prediction says of all queries."""
+    decoder = matched_masks.mask_decoder
+    mask_features, *memories = map(torch.from_numpy, features)
+    tokens = torch.from_numpy(token_features).flatten(0, 1)[None]
+    with torch.no_grad():
+        states = decoder(mask_features, memories, tokens, torch.from_numpy(mask).flatten()[None] != 0)
+        captions = decoder.captions(states[-1])
+        embeddings = decoder.mask_embeddings(states[-1])
+        scale = matched_masks.logit_scale.exp()
+        cosines, _ = matched_masks.match(captions, torch.from_numpy(prompt_features)[None])
+        similarity = scale.clamp(max=MAX_LOGIT_SCALE) * cosines
+        units = captions / (captions.norm(dim=-1, keepdim=True) + 1e-7)
+        logits = scale * units @ matched_masks.class_embeddings.T
+        masks = torch.einsum("bqc,bchw->bqhw", embeddings, mask_features)
+    report.tensor(f"{case}/query_states", np.concatenate([state.detach().numpy() for state in states]))
+    report.tensor(f"{case}/pred_captions", captions.numpy())
+    report.tensor(f"{case}/pred_maskembs", embeddings.numpy())
+    report.tensor(f"{case}/pred_masks", masks.numpy())
+    report.tensor(f"{case}/pred_logits", logits.numpy())
+    report.tensor(f"{case}/similarity", similarity[0].numpy())
