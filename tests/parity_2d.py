@@ -5,7 +5,7 @@ Files like shared/golden/v1_tiny.npz; all sizes are read from the file.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -64,7 +64,9 @@ def read_variant(weights: Mapping[str, Tensor], info: Mapping) -> Variant:
 
 def read_weights(golden: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, Tensor]:
     """Weights under their published names; rows of the token embedding that no text uses are zero."""
-    tensors = {name.removeprefix("sd/"): torch.from_numpy(golden[name]) for name in golden if name.startswith("sd/")}
+    tensors = {
+        name.removeprefix("sd/"): torch.from_numpy(golden[name]).float() for name in golden if name.startswith("sd/")
+    }
     rows = tensors[TOKEN_EMBEDDING]
     tensors[TOKEN_EMBEDDING] = torch.zeros(vocabulary_size, rows.shape[1])
     tensors[TOKEN_EMBEDDING][torch.from_numpy(golden["token_rows"]).long()] = rows
@@ -86,9 +88,8 @@ def check_networks(
         runs = {name: in_torch(module) for name, module in modules.items()}
     else:
         runs = {name: in_onnxruntime(modules[name], network) for name, network in networks(variant).items()}
-    cases = list(info["cases"])
-    features = check_image(golden, report, modules["image_encoder"], runs["image_encoder"], pixels, cases[0])
-    for case in cases:
+    features = check_image(golden, report, modules["image_encoder"], runs["image_encoder"], pixels, info["cases"])
+    for case in info["cases"]:
         check_case(golden, report, case, info["cases"][case], modules, runs, features, in_onnxruntime is None)
 
 
@@ -96,7 +97,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     """The original squeezes an image that is not square; a square one goes the way of the served model."""
     if image.shape[0] != image.shape[1]:
         image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
-    return np.ascontiguousarray(to_pixels(image, size))
+    return np.array(to_pixels(image, size))  # a copy: what Pillow gives is not writable
 
 
 def check_classes(golden: Mapping[str, np.ndarray], report: Report, matched_masks: MatchedMasks) -> None:
@@ -115,9 +116,15 @@ def check_classes(golden: Mapping[str, np.ndarray], report: Report, matched_mask
 
 
 def check_image(
-    golden: Mapping[str, np.ndarray], report: Report, encoder: nn.Module, run: Run, pixels: np.ndarray, case: str
+    golden: Mapping[str, np.ndarray],
+    report: Report,
+    encoder: nn.Module,
+    run: Run,
+    pixels: np.ndarray,
+    cases: Iterable[str],
 ) -> list[np.ndarray]:
-    """Features of the image, recorded with the first case; what lies before them is seen in PyTorch only."""
+    """Features of the image, recorded once, with one of the cases; what lies before them is seen in PyTorch only."""
+    case = next(case for case in cases if f"{case}/mask_features" in golden)
     seen: dict[str, Tensor | Sequence[Tensor]] = {}
     parts = {"backbone": encoder.backbone, "encoder": encoder.pixel_decoder.encoder[-1]}
     handles = [
@@ -167,13 +174,33 @@ def check_case(
     matched_masks = modules["mask_decoder"]
     if with_states:
         check_states(golden, report, case, matched_masks, features, token_features, mask, prompt_features)
-    mask_logits, _, matched, category_logits = runs["mask_decoder"](
+    mask_logits, similarities, matched, category_logits = runs["mask_decoder"](
         *features, token_features, mask, prompt_features, groups
     )
+    if not with_states:
+        check_matched(golden, report, case, matched_masks, matched, similarities, category_logits)
     report.same(f"{case}/matched_id", golden[f"{case}/matched_id"].tolist(), matched.tolist())
     report.same(f"{case}/pred_class", golden[f"{case}/pred_class"].tolist(), category_logits.argmax(1).tolist())
     height, width = golden[f"{case}/prob"].shape[1:]
     report.tensor(f"{case}/prob", np.stack([to_image(logits, height, width) for logits in mask_logits]))
+
+
+def check_matched(
+    golden: Mapping[str, np.ndarray],
+    report: Report,
+    case: str,
+    matched_masks: MatchedMasks,
+    matched: np.ndarray,
+    similarities: np.ndarray,
+    category_logits: np.ndarray,
+) -> None:
+    """Of what was recorded of all queries only the matched ones' is served: it replaces theirs in the recorded."""
+    scale = min(matched_masks.logit_scale.detach().exp().item(), MAX_LOGIT_SCALE)
+    logits, similarity = golden[f"{case}/pred_logits"].copy(), golden[f"{case}/similarity"].copy()
+    logits[0, matched] = category_logits
+    similarity[matched, np.arange(len(matched))] = scale * similarities
+    report.tensor(f"{case}/pred_logits", logits)
+    report.tensor(f"{case}/similarity", similarity)
 
 
 def to_image(logits: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -1,48 +1,63 @@
-"""The committed demo: its graphs are what the exporter makes of its checkpoint, and all of it stays small."""
+"""The committed demos: their graphs are what the exporter makes of their checkpoints, and all of it stays small."""
 
-import hashlib
 import json
+from functools import lru_cache
 
 import pytest
 from medimageparse.__main__ import main
-from medimageparse_demo.repository import WEIGHTS
+from medimageparse.manifest import sha256
+from medimageparse.served_tensors import networks
+from medimageparse.variants import DEMO, DEMO_2D
+from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D
 
-CHECKPOINT = WEIGHTS / "medimageparse_demo.safetensors"
-NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
+CHECKPOINTS = {
+    DEMO: WEIGHTS / "medimageparse_demo.safetensors",
+    DEMO_2D: WEIGHTS_2D / "medimageparse_demo_2d.safetensors",
+}
 MEGABYTE = 1_000_000
+BOTH_DEMOS = pytest.mark.parametrize("variant", CHECKPOINTS, ids=lambda variant: variant.name)
 
 
-def sha256(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def served(repository, variant):
+    return json.loads((repository / variant.model / "1" / "networks.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("export")
-    assert main(["export", "--checkpoint", str(CHECKPOINT), "--repository", str(folder)]) == 0
-    return folder
+    """A fresh export of a demo's checkpoint."""
+
+    @lru_cache
+    def repository(variant):
+        folder = tmp_path_factory.mktemp(variant.name)
+        assert main(["export", "--checkpoint", str(CHECKPOINTS[variant]), "--repository", str(folder)]) == 0
+        return folder
+
+    return repository
 
 
-@pytest.fixture(scope="module")
-def served():
-    return json.loads((WEIGHTS / "segment_volume" / "1" / "networks.json").read_text())
+@pytest.mark.parametrize(
+    ("variant", "network"),
+    [pytest.param(variant, network, id=network) for variant in CHECKPOINTS for network in networks(variant)],
+)
+def test_a_fresh_export_makes_the_committed_graph(exported, variant, network):
+    weights = CHECKPOINTS[variant].parent
+    committed = sha256(weights / network / "1" / "model.onnx")
+    assert sha256(exported(variant) / network / "1" / "model.onnx") == committed
+    assert served(weights, variant)["graphs"][network] == committed
+    assert json.loads((weights / network / "1" / "manifest.json").read_text())["graph_sha256"] == committed
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_a_fresh_export_makes_the_committed_graph(exported, served, network):
-    committed = sha256(WEIGHTS / network / "1" / "model.onnx")
-    assert sha256(exported / network / "1" / "model.onnx") == committed
-    assert served["graphs"][network] == committed
-    assert json.loads((WEIGHTS / network / "1" / "manifest.json").read_text())["graph_sha256"] == committed
+@BOTH_DEMOS
+def test_the_manifest_names_the_committed_checkpoint(exported, variant):
+    committed = served(CHECKPOINTS[variant].parent, variant)
+    assert committed["checkpoint_sha256"] == sha256(CHECKPOINTS[variant])
+    assert committed["variant"] == variant.name
+    assert served(exported(variant), variant) == committed
 
 
-def test_the_manifest_names_the_committed_checkpoint(exported, served):
-    assert served["checkpoint_sha256"] == sha256(CHECKPOINT)
-    assert served["variant"] == "DEMO"
-    fresh = json.loads((exported / "segment_volume" / "1" / "networks.json").read_text())
-    assert fresh == served
-
-
-def test_the_demo_is_small():
-    assert CHECKPOINT.stat().st_size <= 15 * MEGABYTE
-    assert sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file()) <= 40 * MEGABYTE
+@BOTH_DEMOS
+def test_the_demo_is_small(variant):
+    checkpoint = CHECKPOINTS[variant]
+    assert checkpoint.stat().st_size <= 12 * MEGABYTE
+    files = [path for path in checkpoint.parent.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 30 * MEGABYTE

@@ -44,7 +44,7 @@ def shared_file(name: str) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--onnx"]], ids=["pytorch", "onnx"])
-@pytest.mark.parametrize("name", ["v2_tiny.npz", "v2_post.npz"])
+@pytest.mark.parametrize("name", ["v2_tiny.npz", "v2_post.npz", "v1_tiny.npz", "v1_post.npz"])
 def test_recorded_from_the_original(name, options, capsys):
     assert parity.main([str(shared_file(name)), *options]) == 0
     assert "within the tolerance" in capsys.readouterr().out

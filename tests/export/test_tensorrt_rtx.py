@@ -3,7 +3,8 @@
 import pytest
 from medimageparse.build_engine import build_plan
 from medimageparse.served_tensors import networks
-from medimageparse.variants import TINY
+
+from .conftest import BOTH_PRECISIONS, EVERY_NETWORK
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86-64 only)")
 
@@ -13,8 +14,8 @@ def for_sm80(config) -> None:
     config.set_compute_capability(trt.ComputeCapability.SM80, 0)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("name", tuple(networks(TINY)))
-def test_builds_for_every_shape_of_the_table(exported, precision, name):
-    plan = build_plan(trt, exported(precision) / name / "1" / "model.onnx", networks(TINY)[name], for_sm80)
-    assert len(plan) > 10_000
+@BOTH_PRECISIONS
+@EVERY_NETWORK
+def test_builds_for_every_shape_of_the_table(exported, variant, name, precision):
+    graph = exported(variant, precision) / name / "1" / "model.onnx"
+    assert len(build_plan(trt, graph, networks(variant)[name], for_sm80)) > 10_000
