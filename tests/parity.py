@@ -19,7 +19,7 @@ from unittest import mock
 REPOSITORY = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":  # pytest has these from pyproject.toml
     sys.path += [str(REPOSITORY / folder) for folder in ("tests", "export", "client")]
-    steps = ("decode_volume", "segment_volume", "tokenize_prompts", "segment_image", "encode_probabilities")
+    steps = ("decode_volume", "medimageparse_3d", "tokenize_prompts", "medimageparse", "encode_probabilities")
     sys.path += [str(REPOSITORY / "model_repository" / step / "1") for step in steps]
 
 import numpy as np
@@ -212,7 +212,7 @@ def check_networks(golden: Mapping[str, np.ndarray], report: Report, onnx: bool)
 
 
 def check_preprocessing(golden: Mapping[str, np.ndarray], report: Report) -> None:
-    """The way of a volume to the network's input, as segment_volume and decode_volume go it."""
+    """The way of a volume to the network's input, as medimageparse_3d and decode_volume go it."""
     if "raw_volume" not in golden:
         return
     volume = golden["raw_volume"]
@@ -227,7 +227,7 @@ def check_preprocessing(golden: Mapping[str, np.ndarray], report: Report) -> Non
 
 
 def squares(slices: np.ndarray, size: int) -> np.ndarray:
-    """Slices as segment_volume makes them for the network; other than bytes arrive there in float32."""
+    """Slices as medimageparse_3d makes them for the network; other than bytes arrive there in float32."""
     slices = slices if slices.dtype == np.uint8 else slices.astype(np.float32)
     return np.stack([to_square(image, size) for image in slices])
 

@@ -17,7 +17,7 @@ import onnxruntime
 from medimageparse.comparison import COMPARED_SIZES, check, differences, example_inputs, largest, summary
 from medimageparse.errors import ExportError
 from medimageparse.manifest import sha256, write_json
-from medimageparse.served_tensors import READER, Dimension, Network, TensorSpec, networks
+from medimageparse.served_tensors import PUBLIC_MODELS, Dimension, Network, TensorSpec, networks
 from medimageparse.variants import VARIANTS
 
 # NVIDIA's images of one month carry the same TensorRT; the tag is the one in the Dockerfile
@@ -101,7 +101,7 @@ def build_engines(repository: Path) -> None:
         import tensorrt as trt
     except ImportError as error:
         raise ExportError(WITHOUT_TENSORRT) from error
-    exported = [path for step in READER.values() if (path := repository / step / "1" / "networks.json").exists()]
+    exported = [path for model in PUBLIC_MODELS if (path := repository / model / "1" / "networks.json").exists()]
     if not exported:
         raise ExportError("there are no exported graphs in this repository; run `make export` first")
     for served in exported:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
 from medimageparse.manifest import sha256, write_json
 from medimageparse.networks_3d import NOISE_SEED
-from medimageparse.served_tensors import READER, Dimension, Network, TensorSpec, networks
+from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 
 OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
@@ -151,7 +151,7 @@ def export_networks(
         manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, "differences": report}
         runner = shutil.copyfile(Path(__file__).with_name(RUNNER), folder / f"{RUNNER}.partial")
         partial += [graph, runner, write_json(folder / "manifest.json.partial", manifest)]
-    served = repository / READER[variant.model] / "1" / "networks.json"
+    served = repository / variant.model / "1" / "networks.json"
     served.parent.mkdir(parents=True, exist_ok=True)
     served.unlink(missing_ok=True)
     for path in partial:

@@ -6,8 +6,8 @@ import numpy as np
 
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 
-# The step of each public model that reads what export wrote, networks.json.
-READER = {"medimageparse_3d": "segment_volume", "medimageparse": "segment_image"}
+# They read what export wrote, networks.json.
+PUBLIC_MODELS = ("medimageparse_3d", "medimageparse")
 
 # Columns of category_logits (2D spec section 4.3).
 CLASSES = (

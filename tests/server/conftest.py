@@ -31,7 +31,7 @@ TRANSPORTS = {"grpc": tritonclient.grpc, "http": tritonclient.http}
 def weights():
     """The demo's graphs: the committed ones, or those of a folder laid out alike."""
     folder = Path(os.environ.get("MEDIMAGEPARSE_DEMO_WEIGHTS", WEIGHTS))
-    if not (folder / "segment_volume" / "1" / "networks.json").exists():
+    if not (folder / "medimageparse_3d" / "1" / "networks.json").exists():
         pytest.fail("there are no demo graphs: make train-demo, or name a folder in MEDIMAGEPARSE_DEMO_WEIGHTS")
     return folder
 

@@ -1,6 +1,7 @@
 """The configurations agree with each other, with the wiring and with the graphs. No server is started."""
 
 import json
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import onnxruntime
@@ -48,7 +49,7 @@ def assert_fit(name, one, other):
 
 
 def test_there_is_something_to_test():
-    assert ENSEMBLES == ["medimageparse", "medimageparse_3d", "segment_pixels", "segment_window_3d"]
+    assert ENSEMBLES == ["segment_pixels", "segment_window_3d"]
     assert sorted(TABLE) == NETWORKS
 
 
@@ -91,7 +92,7 @@ def test_the_published_sizes_are_those_of_the_table(network):
 
 def test_what_the_steps_send_is_within_what_engines_serve():
     window, *_ = TABLE["image_encoder_3d"].inputs
-    window_size = int(MODELS["segment_volume"].parameters["window_size"].string_value)
+    window_size = int(MODELS["medimageparse_3d"].parameters["window_size"].string_value)
     assert window.shape[0].smallest <= window_size + 2 <= window.shape[0].largest
     limits = {name: parameter.string_value for name, parameter in MODELS["tokenize_prompts"].parameters.items()}
     assert (int(limits["max_prompts"]), int(limits["max_groups"])) == (MAX_PROMPTS, MAX_GROUPS)
@@ -166,18 +167,45 @@ def test_an_output_of_an_ensemble_is_no_steps_input(ensemble):
     assert not taken & set(tensors(config.output))
 
 
-@pytest.mark.parametrize(
-    ("step", "ensemble", "made_by_the_step"),
-    [("segment_volume", "segment_window_3d", {"window"}), ("segment_image", "segment_pixels", {"pixels"})],
-)
-def test_every_model_called_by_bls_exists_and_takes_what_is_sent(step, ensemble, made_by_the_step):
-    assert called_models((REPOSITORY / step / "config.pbtxt").read_text()) == [ensemble]
-    inputs, passed_on = tensors(MODELS[ensemble].input), tensors(MODELS[step].input)
-    for name in inputs.keys() - made_by_the_step:
-        assert_fit(name, inputs[name], passed_on[name])
-    answers = tensors(MODELS[step].output)
-    for name, tensor in tensors(MODELS[ensemble].output).items():
-        assert_fit(name, tensor, answers[name])
+def called(model):
+    """The models that a model calls, in their order."""
+    return called_models((REPOSITORY / model / "config.pbtxt").read_text())
+
+
+@pytest.mark.parametrize("model", ["medimageparse_3d", "medimageparse"])
+def test_every_input_of_a_called_model_is_made_before(model):
+    known, made = tensors(MODELS[model].input), {"window", "pixels", "segment_report"}
+    optional = {tensor.name for tensor in MODELS[model].input if tensor.optional}
+    for step in called(model):
+        for tensor in MODELS[step].input:
+            if tensor.name in known:
+                assert_fit(f"{step}: {tensor.name}", (tensor.data_type, list(tensor.dims)), known[tensor.name])
+            else:
+                assert tensor.optional or tensor.name in made, f"{step}: {tensor.name}"
+            assert tensor.optional or tensor.name not in optional, f"{step}: {tensor.name}"
+        known |= tensors(MODELS[step].output)
+    for name, tensor in tensors(MODELS[model].output).items():
+        assert_fit(name, tensor, known[name])
+
+
+def test_no_model_waits_for_itself():
+    """A model that calls others keeps its instance meanwhile: calls in a circle would wait for ever."""
+    order = TopologicalSorter({model: called(model) for model in MODELS}).static_order()  # raises on a circle
+    assert set(order) == set(MODELS)
+
+
+def test_what_waits_is_bounded_at_the_door():
+    """A bounded queue where requests come in; behind it there are never more than the instances let through."""
+    for model, config in MODELS.items():
+        assert config.HasField("dynamic_batching") == (model in CONTRACT)
+        assert not config.ensemble_scheduling.max_inflight_requests  # tritonserver 2.51 does not know it
+    for model in CONTRACT:
+        policy = MODELS[model].dynamic_batching.default_queue_policy
+        assert 1 <= policy.max_queue_size <= 64
+        assert policy.timeout_action == policy.REJECT
+        assert policy.default_timeout_microseconds > 0
+        assert policy.allow_timeout_override
+        assert not MODELS[model].dynamic_batching.preferred_batch_size
 
 
 CONTRACT = {

@@ -71,7 +71,7 @@ def infer_colours(tmp_path_factory):
         onnx.save(model, repository / name / "1" / "model.onnx")
         shutil.copy2(RUNNER, repository / name / "1")
     networks = {"variant": "COLOURS", "image_size": SIZE}
-    (repository / "segment_image" / "1" / "networks.json").write_text(json.dumps(networks))
+    (repository / "medimageparse" / "1" / "networks.json").write_text(json.dumps(networks))
     log = tmp_path_factory.mktemp("log_colours") / "triton.log"
     with (
         log.open("w") as lines,

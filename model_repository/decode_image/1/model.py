@@ -23,7 +23,7 @@ class TritonPythonModel:
             options = {"output": output} if (output := read_option(request, "output")) else {}
             square, geometry = decode_image(read_bytes(request, "image"), self.limits, **options)
         except ValueError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+            return pb_utils.InferenceResponse([pb_utils.Tensor("refusal", np.array([str(error).encode()], np.object_))])
         geometry |= {"start_ns": start_ns, "end_ns": time.time_ns()}
         tensors = [pb_utils.Tensor("square", square)]
         tensors.append(pb_utils.Tensor("geometry", np.array([json.dumps(geometry).encode()], np.object_)))
@@ -40,6 +40,6 @@ def read_option(request, name):
     if tensor is None:
         return None
     try:
-        return tensor.as_numpy().item().decode()
+        return tensor.as_numpy().item()[:100].decode()  # no choice is as long
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8 text") from None

@@ -23,8 +23,8 @@ class TritonPythonModel:
             options = Options(**{name: text for name in CHOICES if (text := read_option(request, name))})
             volume, geometry = decode_volume(read_bytes(request, "image"), options, self.limits)
         except ValueError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
-        # the other of the two is left out: segment_volume declares both as optional
+            return pb_utils.InferenceResponse([pb_utils.Tensor("refusal", np.array([str(error).encode()], np.object_))])
+        # the other of the two is left out: medimageparse_3d takes either
         name = "volume_uint8" if volume.dtype == np.uint8 else "volume_fp32"
         geometry |= {"start_ns": start_ns, "end_ns": time.time_ns()}
         tensors = [pb_utils.Tensor(name, volume)]
@@ -42,6 +42,6 @@ def read_option(request, name):
     if tensor is None:
         return None
     try:
-        return tensor.as_numpy().item().decode()
+        return tensor.as_numpy().item()[:100].decode()  # no choice is as long
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8 text") from None

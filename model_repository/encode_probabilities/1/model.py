@@ -38,7 +38,7 @@ class TritonPythonModel:
             check_size(len(prompts), geometry, self.max_mask_bytes)
             threshold = read_threshold(tensors.get("p_value_threshold"), tokenized["recognize"])
         except ValueError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+            return pb_utils.InferenceResponse([pb_utils.Tensor("refusal", np.array([str(error).encode()], np.object_))])
         distributions = self.distributions.get(tokenized["image_type"], {})
         p_values = existence_p_values(mask_logits, tensors["pixels"][0], prompts, distributions)
         if tokenized["recognize"]:

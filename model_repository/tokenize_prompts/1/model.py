@@ -31,10 +31,10 @@ class TritonPythonModel:
             if recognize:
                 prompts = targets_of(image_type)
             else:
-                prompts = split_prompts(decode_text(text), self.max_prompts, self.max_characters)
+                prompts = split_prompts(decode_text(text, self.max_characters), self.max_prompts, self.max_characters)
             prompt_groups = group_prompts(len(prompts), joint, self.max_groups)
         except ValueError as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG))
+            return pb_utils.InferenceResponse([pb_utils.Tensor("refusal", np.array([str(error).encode()], np.object_))])
         input_ids, attention_mask, truncated = tokenize(prompts)
         report = {"image_type": image_type, "recognize": recognize, "joint": joint}
         report |= {"start_ns": start_ns, "end_ns": time.time_ns()}
