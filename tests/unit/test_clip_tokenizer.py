@@ -85,6 +85,13 @@ def test_limits():
     with pytest.raises(ValueError, match="101 characters; send at most 100") as error:
         split_prompts("secret " * 14 + "abc", max_prompts=4, max_characters=100)
     assert "secret" not in str(error.value)
+    with pytest.raises(ValueError, match="401 bytes; send at most 100 characters"):
+        decode_text(b"\xff" * 401, max_characters=100)  # refused before it is decoded
+
+
+def test_an_escape_of_thousands_of_digits_is_refused():
+    with pytest.raises(ValueError, match="HTML escape that is no character"):
+        split_prompts("liver & &#" + "9" * 5000 + ";", max_prompts=4)
 
 
 def test_not_utf8_is_refused():

@@ -12,7 +12,7 @@ from image_file import Limits, decode_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-LIMITS = Limits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000)
+LIMITS = Limits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000, max_scans=20)
 RGB = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0]
 SECRET = b"zebrafish-7391"
@@ -379,10 +379,19 @@ def test_an_animated_png_is_refused():
 
 
 def test_a_file_over_the_byte_limit_is_refused():
-    limits = Limits(max_image_bytes=len(PNG), max_pixels=10**5, max_side=1000)
+    limits = Limits(max_image_bytes=len(PNG), max_pixels=10**5, max_side=1000, max_scans=20)
     decode(PNG, limits)
     with pytest.raises(ValueError, match=f"^image has more than {len(PNG)} bytes, the limit of this server$"):
         decode_image(PNG + b"x", limits)
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    content = save(RGB, "JPEG", progressive=True)
+    decode(content)
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    assert refusal(content[:-2] + last_scan * 20 + content[-2:]) == (
+        "image is a JPEG of more than 20 scans; send it as a plain JPEG, or as PNG"
+    )
 
 
 def jpeg_of_size(width, height):

@@ -10,7 +10,7 @@ import pytest
 from nifti_masks import count_labels, describe_prompts, describe_stages, encode_nifti_file, stored_box
 from nifti_volume import Limits, Options, decode_volume
 
-LIMITS = Limits(10**7, 10**6, 1000)
+LIMITS = Limits(10**7, 10**7, 10**6, 1000, 1000)
 AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0]])
 
 

@@ -1,6 +1,7 @@
 """Files in memory to slices and back: orientations, header variants, intensity handling, limits."""
 
 import base64
+import dataclasses
 import gzip
 import itertools
 import tracemalloc
@@ -13,7 +14,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from nifti_masks import box_in_mm, encode_nifti, restore_labels
 from nifti_volume import Limits, Options, choose_slice_axis, decode_volume
 
-LIMITS = Limits(max_image_bytes=10**7, max_voxels=10**6, max_side=1000)
+LIMITS = Limits(max_image_bytes=10**7, max_decompressed_bytes=10**7, max_voxels=10**6, max_side=1000, max_slices=500)
 AXIS_CODES = [
     "".join(codes) for order in itertools.permutations(["LR", "PA", "IS"]) for codes in itertools.product(*order)
 ]
@@ -258,9 +259,76 @@ def test_a_small_file_cannot_take_much_memory():
 
 def test_more_bytes_than_the_limit_are_refused():
     with pytest.raises(ValueError, match="more than 100 bytes"):
-        decode(bytes(101), Limits(100, 10, 10))
+        decode(bytes(101), Limits(100, 10, 10, 10, 10))
 
 
 def test_an_unknown_choice_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="intensity is unknown; send one of auto, none"):
         Options(intensity="ct")
+
+
+def test_voxels_that_no_gzip_of_this_size_can_hold_are_not_made_room_for():
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.float32)
+    header.set_data_shape((100, 100, 100))
+    header["magic"], header["vox_offset"] = b"n+1", 352
+    bomb = gzip.compress(header.binaryblock + bytes(4) + bytes(10**6))
+    assert len(bomb) < 4 * 10**6 / 1032
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="ends before its last voxel"):
+        decode(bomb)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"max_image_bytes": 350}, "more than 350 bytes"),
+        ({"max_decompressed_bytes": 989}, "more than 989 bytes of voxels"),
+        ({"max_voxels": 494}, "494 voxels and 1000 along a side"),
+        ({"max_side": 10}, "1000000 voxels and 10 along a side"),
+        ({"max_slices": 4}, "more than 4 slices"),
+    ],
+)
+def test_every_limit_is_kept(changed, sentence):
+    image = nib.Nifti1Image(volume_of(np.int16), np.diag([-1.0, 1, 1, 1]))  # 11 x 9 x 5, sliced along the last axis
+    with pytest.raises(ValueError, match=sentence):
+        decode(image, dataclasses.replace(LIMITS, **changed))
+    at_the_limit = {"max_decompressed_bytes": 990, "max_voxels": 495, "max_side": 11, "max_slices": 5}
+    assert decode(image, dataclasses.replace(LIMITS, **at_the_limit))[0].shape == (5, 9, 11)
+
+
+@pytest.mark.parametrize("value", [1e31, -1e31, np.nan, np.inf])
+def test_numbers_beyond_fp32_arithmetic_are_refused(value):
+    with pytest.raises(ValueError, match="NaN or infinite voxels"):
+        scale([0, 1, value], dtype=np.float64)
+    with pytest.raises(ValueError, match="NaN or infinite voxels"):
+        scale_intensity(np.float32([[[0, 1]]]), value, 0, "auto")
+    with pytest.raises(ValueError, match="NaN or infinite voxels"):
+        scale_intensity(np.float32([[[0, 1]]]), 1, value, "auto")
+
+
+def test_values_that_the_networks_cannot_count_are_not_passed_on():
+    with pytest.raises(ValueError, match="intensity=none"):
+        scale([0, 2.0**25], "none")
+
+
+def test_a_contrast_finer_than_fp32_wraps_no_grey_value():
+    values = np.float64([[[1e8, 1e8 + 1e-3, 1e8 + 8]]])
+    volume, _ = scale_intensity(values, 1, 0, "percentile")
+    assert set(volume.ravel().tolist()) <= {0, 255}
+    tiny = np.float32([[[0, 1e-45, 2e-45]]])
+    assert scale_intensity(tiny, 1, 0, "percentile")[0].tolist() == [[[0, 0, 0]]]
+
+
+@pytest.mark.parametrize("value", [1e300, np.inf, np.nan, 1e12])
+def test_an_affine_of_garbage_counts_as_none(value):
+    image = nib.Nifti2Image(volume_of(), np.diag([-1.0, 1, 1, 1]))
+    content = bytearray(image.to_bytes())
+    header = nib.Nifti2Header(bytes(content[:540]), check=False)
+    header["srow_x"] = value
+    header["sform_code"] = 1
+    content[:540] = header.binaryblock
+    assert decode(bytes(content))[1]["affine_mm"] is None

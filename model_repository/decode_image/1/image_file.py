@@ -19,6 +19,7 @@ OUTPUTS = ("probabilities", "masks")
 SEND = "send a PNG or JPEG file, as it is or in base64"
 
 READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
+START_OF_SCAN = b"\xff\xda"  # each one goes over the whole picture again; coded pixels cannot hold these bytes
 # what else is sent now and then: where its mark stands, the mark, what to call it
 OTHER_FORMATS = (
     (0, b"GIF8", "a GIF"),
@@ -51,6 +52,7 @@ class Limits:
     max_image_bytes: int
     max_pixels: int
     max_side: int
+    max_scans: int
 
 
 def decode_image(
@@ -62,6 +64,8 @@ def decode_image(
     if len(image) > limits.max_image_bytes:
         raise ValueError(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
     file = find_file(image)
+    if reader_of(file) is JpegImageFile and file.count(START_OF_SCAN) > limits.max_scans:
+        raise ValueError(f"image is a JPEG of more than {limits.max_scans} scans; send it as a plain JPEG, or as PNG")
     picture = read_picture(file, limits)
     rgb, intensity = to_rgb(picture, is_16_bit(file))
     orientation = exif_orientation(picture)

@@ -1,6 +1,5 @@
 """Voxel values as stored -> grey values of 0..255, as the networks were trained on."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,18 +13,23 @@ INTENSITIES = ("auto", "none", "percentile", *CT_WINDOWS)
 # Only CT goes so far below zero: its air is -1000. Water, fat (-100) and normalized MR stay above.
 CT_BELOW = -200
 PERCENTILES = (0.5, 99.5)
+LARGEST = 1e30  # differences and products of such values are still FP32
+LARGEST_UNSCALED = 2**24  # the networks' FP32 overflows far above
 
 
 def scale_intensity(
     stored: NDArray[Any], slope: float, intercept: float, intensity: str
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     """Brings the values to 0..255, slice by slice; whole numbers as UINT8, which is resized as in training."""
-    low, high = sorted(float(bound) * slope + intercept for bound in (stored.min(), stored.max()))
-    if not (math.isfinite(low) and math.isfinite(high)) or max(-low, high) > np.finfo(np.float32).max:
-        raise ValueError("image has NaN or infinite voxels; replace them, for example by the value of air")
+    ends = float(stored.min()), float(stored.max())
+    if not all(abs(value) < LARGEST for value in (*ends, ends[0] * slope, ends[1] * slope, slope, intercept)):
+        raise ValueError("image has NaN or infinite voxels; replace them (over 1e30 counts as infinite), say by air")
+    low, high = sorted(end * slope + intercept for end in ends)
     used = intensity
     if intensity == "auto":
         used = choose_intensity(stored, slope, intercept, low, high)
+    if used == "none" and max(-low, high) > LARGEST_UNSCALED:
+        raise ValueError("image has values far over 255, and intensity=none takes them as they are; leave it out")
     if used == "none":
         whole = stored.dtype == np.uint8 and (slope, intercept) == (1, 0)
         if intensity == "auto":
@@ -69,6 +73,7 @@ def find_bounds(stored: NDArray[Any], slope: float, intercept: float, used: str)
 
 def to_grey(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
     """low..high -> 0..255, fractions cut off; all 0 if nothing differs."""
-    if high <= low:
+    if high - low < np.finfo(np.float32).tiny:
         return np.zeros(values.shape, np.uint8)
-    return ((np.clip(values, low, high) - low) / (high - low) * 255).astype(np.uint8)
+    grey = (np.clip(values, low, high) - low) / (high - low) * 255
+    return np.minimum(grey, 255).astype(np.uint8)  # over it where FP32 tells low from high no better than this

@@ -1,10 +1,12 @@
 """A NIfTI file in memory -> slices for the networks, and the geometry that leads back to the file."""
 
 import binascii
+import contextlib
 import gzip
 import io
 import math
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +27,11 @@ CHOICES = {
 }
 
 MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's codes for metre, millimetre, micrometre; unknown counts as mm
+FARTHEST_MM = 1e9  # an affine that reaches farther is garbage, NaN too
 GZIP = b"\x1f\x8b"
+DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
 SEND = "send a NIfTI file (.nii or .nii.gz), as it is or in base64"
+DAMAGED = "image is truncated or damaged: the file ends before its last voxel; send it again"
 
 # What leads the label map back to the patient. No text field of the file is copied.
 GEOMETRY_FIELDS = (
@@ -40,8 +45,10 @@ class Limits:
     """The largest image that is taken; checked before memory for it is."""
 
     max_image_bytes: int
+    max_decompressed_bytes: int
     max_voxels: int
     max_side: int
+    max_slices: int
 
 
 @dataclass(frozen=True)
@@ -63,10 +70,21 @@ def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArr
     """File -> volume [D,H,W], UINT8 or FP32 with values meant as 0..255, and its geometry."""
     if len(image) > limits.max_image_bytes:
         raise ValueError(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
-    header, stored = read_nifti(image, limits)  # (x, y, z)
-    affine = usable_affine(header)
-    axes, flipped = network_axes(affine, options.orientation)
-    slice_axis = choose_slice_axis([stored.shape[axis] for axis in axes], options.slice_axis)
+    file = find_file(image)
+    with refusing_damaged(), open_file(file) as stream:
+        header = read_header(stream)
+        shape, dtype = check_header(header, limits)  # (x, y, z)
+        affine = usable_affine(header)
+        axes, flipped = network_axes(affine, options.orientation)
+        slice_axis = choose_slice_axis([shape[axis] for axis in axes], options.slice_axis)
+        if shape[axes[slice_axis]] > limits.max_slices:
+            raise ValueError(f"image has more than {limits.max_slices} slices, the limit of this server; crop it")
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes > DEFLATE_RATIO * len(file):
+            raise ValueError(DAMAGED)
+        # from here on the amount of memory is known: what a small file unpacks to is not
+        skip_to_voxels(stream, header)
+        stored = np.frombuffer(read_voxels(stream, n_bytes), dtype).reshape(shape, order="F")
     axes.insert(0, axes.pop(slice_axis))
     flipped.insert(0, flipped.pop(slice_axis))
     volume, intensity = scale_intensity(orient(stored, axes, flipped), *slope_and_intercept(header), options.intensity)
@@ -89,27 +107,26 @@ def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArr
     return volume, geometry
 
 
-def read_nifti(image: bytes, limits: Limits) -> tuple[Nifti1Header, NDArray[Any]]:
-    """The header and the voxels as they are stored, not yet scaled, (x, y, z)."""
+def find_file(image: bytes) -> bytes:
+    """The NIfTI file, in gzip or not, as it was before base64."""
     if not looks_like_nifti(image):
         image = decode_base64(image)
     if not looks_like_nifti(image):
         raise ValueError(f"image is not a NIfTI file; {SEND}")
-    stream: io.BufferedIOBase = io.BytesIO(image)
-    if image[:2] == GZIP:
-        stream = gzip.GzipFile(fileobj=stream)
+    return image
+
+
+@contextlib.contextmanager
+def refusing_damaged() -> Iterator[None]:
     try:
-        header = read_header(stream)
-        shape, dtype = check_header(header, limits)
-        # from here on the amount of memory is known: what a small file unpacks to is not
-        skip_to_voxels(stream, header)
-        data = stream.read(math.prod(shape) * dtype.itemsize)
-        if len(data) < math.prod(shape) * dtype.itemsize:
-            raise EOFError
-        stream.read(1)  # reaches the checksum of a gzip file
+        yield
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError("image is truncated or damaged: the file ends before its last voxel; send it again") from error
-    return header, np.frombuffer(data, dtype).reshape(shape, order="F")
+        raise ValueError(DAMAGED) from error
+
+
+def open_file(file: bytes) -> io.BufferedIOBase:
+    stream = io.BytesIO(file)
+    return gzip.GzipFile(fileobj=stream) if file[:2] == GZIP else stream
 
 
 def looks_like_nifti(image: bytes) -> bool:
@@ -170,6 +187,11 @@ def check_header(header: Nifti1Header, limits: Limits) -> tuple[tuple[int, ...],
         raise ValueError("image has voxels of an unknown type; send integers or floats") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ValueError("image has complex, RGB or extended voxels; send integers or floats of at most 64 bits")
+    if math.prod(shape) * dtype.itemsize > limits.max_decompressed_bytes:
+        raise ValueError(
+            f"image has more than {limits.max_decompressed_bytes} bytes of voxels, the limit of this server; "
+            "store it with fewer bytes a voxel, or crop it"
+        )
     return shape, dtype
 
 
@@ -180,6 +202,14 @@ def skip_to_voxels(stream: io.BufferedIOBase, header: Nifti1Header) -> None:
     if not start <= offset <= 2**24:
         raise ValueError("image has a header whose voxels begin nowhere; send a single-file NIfTI volume")
     stream.read(int(offset) - int(header["sizeof_hdr"]))
+
+
+def read_voxels(stream: io.BufferedIOBase, n_bytes: int) -> bytes:
+    data = stream.read(n_bytes)
+    if len(data) < n_bytes:
+        raise EOFError
+    stream.read(1)  # reaches the checksum of a gzip file
+    return data
 
 
 def slope_and_intercept(header: Nifti1Header) -> tuple[float, float]:
@@ -194,12 +224,13 @@ def slope_and_intercept(header: Nifti1Header) -> tuple[float, float]:
 def usable_affine(header: Nifti1Header) -> NDArray[np.float64] | None:
     """Voxel (x, y, z) -> mm in RAS+: sform, else qform, else the zooms stored as LAS (nibabel). None if singular."""
     try:
-        affine = np.asarray(header.get_best_affine(), np.float64)
+        with np.errstate(all="ignore"):  # of garbage: what comes out is checked
+            affine = np.asarray(header.get_best_affine(), np.float64)
+            affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     except (HeaderDataError, ValueError):  # quaternions of no rotation
         return None
-    if not np.isfinite(affine).all() or np.isnan(io_orientation(affine)).any():
+    if not (np.abs(affine) < FARTHEST_MM).all() or np.isnan(io_orientation(affine)).any():
         return None
-    affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
 
 

@@ -22,8 +22,10 @@ SEPARATOR = re.compile(r"&(?!(?:amp|lt|gt|quot|apos|#\d+|#x[\da-f]+);)", re.IGNO
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
 
 
-def decode_text(text: bytes) -> str:
+def decode_text(text: bytes, max_characters: int = 20_000) -> str:
     """The request's `text` as a string."""
+    if len(text) > 4 * max_characters:  # UTF-8 takes at most four bytes for one
+        raise ValueError(f"text has {len(text)} bytes; send at most {max_characters} characters")
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:
@@ -34,7 +36,10 @@ def split_prompts(text: str, max_prompts: int, max_characters: int = 20_000) -> 
     """The prompts of `text`, separated by `&`, trimmed and with HTML escapes resolved."""
     if len(text) > max_characters:
         raise ValueError(f"text has {len(text)} characters; send at most {max_characters}")
-    prompts = [html.unescape(piece).strip() for piece in SEPARATOR.split(text)]
+    try:
+        prompts = [html.unescape(piece).strip() for piece in SEPARATOR.split(text)]
+    except ValueError:  # a number of thousands of digits
+        raise ValueError("text has an HTML escape that is no character; write '&amp;' for '&' in a prompt") from None
     if not any(prompts):
         raise ValueError("text has no prompt; send at least one, for example 'liver & left kidney'")
     if len(prompts) > max_prompts:
