@@ -1,18 +1,20 @@
 # The serving image: Triton's own, the python steps' packages, the model repository. Engines are built in it too:
 #   docker build -t medimageparse-triton .
-#   docker run --gpus all --rm -it --shm-size=4g -p 8000:8000 -p 8001:8001 -p 8002:8002 \
+#   docker run --gpus all --rm -it --shm-size=4g -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002 \
 #     -v $PWD/model_repository:/opt/medimageparse/model_repository medimageparse-triton
+# 127.0.0.1: HTTP has no TLS; to serve other machines, see deploy/nginx.conf, and --tls-certificate for gRPC.
 # --shm-size: every python step moves its tensors through /dev/shm, and Docker's 64 MB would not hold one CT volume.
-# 26.09: servers before 26.07 may use a response of async_exec, which segment_volume calls, after it is freed.
+# 26.09: servers before 26.07 may use a response of async_exec, which medimageparse_3d calls, after it is freed.
 FROM nvcr.io/nvidia/tritonserver:26.09-py3
 
 WORKDIR /opt/medimageparse
-COPY model_repository/requirements.txt model_repository/requirements.txt
-RUN pip install --no-cache-dir --break-system-packages -r model_repository/requirements.txt
+COPY model_repository/requirements.lock model_repository/requirements.lock
+RUN pip install --no-cache-dir --break-system-packages --no-deps --require-hashes -r model_repository/requirements.lock
 COPY model_repository model_repository
 
 # the image comes with this user
 USER triton-server
-EXPOSE 8000 8001 8002
-ENTRYPOINT ["python3", "model_repository/serve.py", "--host", "0.0.0.0"]
+# 8003: probes, see deploy/kubernetes. `docker stop -t 100` lets requests under way finish
+EXPOSE 8000 8001 8002 8003
+ENTRYPOINT ["python3", "model_repository/serve.py", "--host", "0.0.0.0", "--http-host", "0.0.0.0"]
 CMD ["--runtime", "tensorrt"]

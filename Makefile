@@ -12,6 +12,16 @@ PRECISION ?= fp32
 HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
+PROBE_PORT ?= 8003
+# what is measured: DEMO takes a few minutes, PUBLISHED about an hour on two cores
+VARIANT ?= DEMO
+WORK ?= benchmarks/work
+HOST ?= 127.0.0.1
+HTTP_HOST ?= 127.0.0.1
+TLS_CERTIFICATE ?=
+TLS_KEY ?=
+TLS_CLIENT_CA ?=
+LOCK_FLAGS ?=
 
 # a supported Python that really runs (a pyenv shim may exist for one that is not installed)
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -21,8 +31,14 @@ DEMO := export/medimageparse_demo
 # in the container tritonserver is on PATH and the system's Python has what the python steps need
 CONTAINER := $(shell command -v tritonserver)
 SERVE := $(if $(CONTAINER),python3,$(BIN)/python) model_repository/serve.py
+ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
+	$(if $(TLS_CERTIFICATE),--tls-certificate $(TLS_CERTIFICATE)) $(if $(TLS_KEY),--tls-key $(TLS_KEY)) \
+	$(if $(TLS_CLIENT_CA),--tls-client-ca $(TLS_CLIENT_CA))
+PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
+	--annotation-style line --custom-compile-command 'make lock' $(LOCK_FLAGS)
 
-.PHONY: help install install-export demo serve serve-demo test train-demo export-demo download export engines lint clean
+.PHONY: help install install-export demo serve serve-demo test train-demo export-demo download export engines perf-analyzer bench fuzz soak lint lock audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -31,15 +47,14 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: install it, or name it with PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# Triton's python backend and the client; no torch
-.venv/serve.stamp: pyproject.toml model_repository/requirements.txt | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -r model_repository/requirements.txt -e '.[demo]'
-	# only the server binary inside this wheel is used, so none of its Python dependencies are needed
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps nvidia-pytriton==0.7.0
+# tritonserver, what its python steps import, and the client; no torch. Every file is checked by its hash
+.venv/serve.stamp: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP_INSTALL) --no-deps --require-hashes -r requirements.lock
+	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/export.stamp: .venv/serve.stamp
-	$(BIN)/pip install --quiet --disable-pip-version-check -r model_repository/requirements.txt -e '.[demo,export,test]'
+.venv/export.stamp: .venv/serve.stamp model_repository/requirements.txt
+	$(PIP_INSTALL) -r model_repository/requirements.txt -e '.[demo,export,test]'
 	@touch $@
 
 install: .venv/serve.stamp  ## server, client and demo into .venv (about 200 MB, no torch)
@@ -50,12 +65,12 @@ demo: install  ## segment a phantom CT and a phantom X-ray by sentences under a 
 	$(BIN)/python -m medimageparse_demo.demo --out demo_output
 
 serve: $(if $(CONTAINER),,install)  ## start tritonserver: RUNTIME=cpu|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
-	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
+	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) $(ADDRESSES)
 
 serve-demo: install  ## the same with the demo checkpoints, from a copy of the repository in build/
 	rm -rf build/demo_repository
 	$(BIN)/python -m medimageparse_demo.repository build/demo_repository
-	$(SERVE) --runtime cpu --repository build/demo_repository --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT)
+	$(SERVE) --runtime cpu --repository build/demo_repository $(ADDRESSES)
 
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest
@@ -79,8 +94,46 @@ export-demo: install-export  ## write the demos' graphs beside their checkpoints
 	$(BIN)/python -m medimageparse export --checkpoint $(DEMO)/weights/medimageparse_demo.safetensors --repository $(DEMO)/weights
 	$(BIN)/python -m medimageparse export --checkpoint $(DEMO)/weights_2d/medimageparse_demo_2d.safetensors --repository $(DEMO)/weights_2d
 
+PERF_ANALYZER := build/perf_analyzer/perf_analyzer
+$(PERF_ANALYZER): | $(BIN)/python
+	benchmarks/get_perf_analyzer.sh $(BIN)/python $(@D)
+
+perf-analyzer: $(PERF_ANALYZER)  ## fetch NVIDIA's perf_analyzer (Debian or Ubuntu, x86-64)
+
+BENCH = --variant $(VARIANT) --work $(WORK)
+bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, tables and pictures in benchmarks/results/VARIANT
+	$(BIN)/python benchmarks/compare_schedules.py $(BENCH)
+	$(BIN)/python benchmarks/stages.py $(BENCH)
+	$(BIN)/python benchmarks/scaling.py $(BENCH)
+	if $(MAKE) --no-print-directory perf-analyzer; then $(BIN)/python benchmarks/perf.py $(BENCH); fi
+	$(BIN)/python benchmarks/report.py --variant $(VARIANT)
+
+fuzz: install-export  ## the wrong requests of the tests, ten times as many (about ten minutes)
+	FUZZ_TIMES=10 $(BIN)/python -m pytest tests/unit/test_fuzz.py tests/server/test_fuzz.py
+
+soak: install-export  ## 1000 mixed requests from 8 clients, each compared with what it gets alone
+	$(PIP_INSTALL) -e '.[bench]'
+	$(BIN)/python benchmarks/soak.py
+
 lint: install-export  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy client/medimageparse_client model_repository/*/1/[!m]*.py model_repository/serve.py
+
+build/tools/bin/%:
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip install --quiet --disable-pip-version-check $*
+
+lock: build/tools/bin/uv  ## write the lock files after a change of requirements; LOCK_FLAGS=--upgrade for the newest of all
+	echo setuptools | $(LOCK) - model_repository/requirements.txt pyproject.toml --extra demo --output-file requirements.lock
+	$(LOCK) model_repository/requirements.txt --constraint requirements.lock --output-file model_repository/requirements.lock
+	# only the server binary inside this wheel is used, so none of its Python dependencies are needed
+	echo nvidia-pytriton==0.7.0 | $(LOCK) --no-deps --no-header - >> requirements.lock
+
+audit:  ## known vulnerabilities of what requirements.lock names, where their database can be reached
+	@if ! $(MAKE) --silent build/tools/bin/pip-audit; then echo "audit: pip-audit cannot be installed here; nothing was checked"; exit 0; fi; \
+	code=0; build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock >build/audit.txt 2>&1 || code=$$?; \
+	if grep -qE 'could not be audited|ConnectionError|Timeout' build/audit.txt; \
+	then echo "audit: the database of vulnerabilities cannot be reached from here; nothing was checked (build/audit.txt)"; \
+	else cat build/audit.txt; exit $$code; fi
 
 clean:  ## remove the environment and everything that was built (not checkpoints)
 	rm -rf .venv build demo_output

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -22,7 +23,6 @@ from medimageparse_client.client import (
     Intensity,
     Orientation,
     check_prompts,
-    split_url,
 )
 from medimageparse_client.errors import (
     InvalidImage,
@@ -36,6 +36,7 @@ from medimageparse_client.errors import (
 from medimageparse_client.image_segmentation import ImageSegmentation
 from medimageparse_client.segmentation import Segmentation
 
+API_KEY = "MEDIMAGEPARSE_API_KEY"  # environment variable; as an option, others would see it in the process list
 DONE, SOME_FAILED, INTERRUPTED = 0, 1, 130
 
 # the first that fits
@@ -112,6 +113,7 @@ class Job:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line and gives its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of refused certificates in its own words too
     parser = build_parser()
     # argparse does not look for prompts after an option; it hands them back
     args, rest = parser.parse_known_args(argv)
@@ -119,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"unrecognized argument: {unknown[0]}")
     try:
-        split_url(args.url, args.protocol)
+        connect(args).close()  # which sends nothing yet
         if args.command == "health":
             return health(args)
         jobs, prompts = plan(args, [*args.arguments, *rest])
@@ -147,6 +149,12 @@ def build_parser() -> argparse.ArgumentParser:
     server = argparse.ArgumentParser(add_help=False)
     server.add_argument("--url", default="localhost:8001", help="host:port of the server (default: %(default)s)")
     server.add_argument("--protocol", choices=["grpc", "http"], help="default: grpc, or that of http://host:port")
+    server.add_argument(
+        "--ca", type=Path, metavar="FILE", help="PEM: who signed the certificate of grpcs:// or https://"
+    )
+    server.add_argument("--certificate", type=Path, metavar="FILE", help="PEM: who you are, for mutual TLS")
+    server.add_argument("--certificate-key", type=Path, metavar="FILE", help="PEM: the key of that certificate")
+    server.add_argument("--api-key-file", type=Path, metavar="FILE", help=f"what a proxy asks for; or set {API_KEY}")
     batch = argparse.ArgumentParser(add_help=False)
     batch.add_argument("--report", type=Path, help="the server's report to write (.json)")
     batch.add_argument("--prompt", action="append", default=[], help="a prompt; may be repeated")
@@ -195,10 +203,28 @@ def build_parser() -> argparse.ArgumentParser:
     picture.add_argument("--window", choices=get_args(image.Window), help="what to see in a CT slice in DICOM")
 
     health = commands.add_parser(
-        "health", parents=[server], help="ask whether the server is ready", epilog=EXIT_CODE_HELP, formatter_class=raw
+        "health",
+        parents=[server],
+        help="have a tiny picture segmented by each model",
+        epilog=EXIT_CODE_HELP,
+        formatter_class=raw,
     )
-    health.add_argument("--timeout", type=seconds, default=10.0, help="seconds to wait (default: %(default)g)")
+    health.add_argument("--timeout", type=seconds, default=60.0, help="seconds to wait (default: %(default)g)")
     return parser
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """A client of the server that the command line names."""
+    api_key = args.api_key_file.read_text("utf-8").strip() if args.api_key_file else os.environ.get(API_KEY) or None
+    return Client(
+        args.url,
+        protocol=args.protocol,
+        timeout_s=args.timeout,
+        ca=args.ca,
+        certificate=args.certificate,
+        certificate_key=args.certificate_key,
+        api_key=api_key,
+    )
 
 
 def seconds(text: str) -> float:
@@ -275,7 +301,7 @@ def result_paths(args: argparse.Namespace, source: Path, into_folders: bool) -> 
 
 def segment_one(args: argparse.Namespace, job: Job, prompts: tuple[str, ...]) -> int:
     try:
-        sys.stdout.write(run(args, job, prompts))
+        sys.stdout.write(run(args, job, prompts, set()))
     except (MedImageParseError, OSError) as error:
         return fail(error, job.source)
     return DONE
@@ -284,30 +310,38 @@ def segment_one(args: argparse.Namespace, job: Job, prompts: tuple[str, ...]) ->
 def segment_many(args: argparse.Namespace, jobs: list[Job], prompts: tuple[str, ...]) -> int:
     """Keeps a few requests in flight; a file that fails does not stop the others."""
     kind: Kind = args.kind
-    with Client(args.url, protocol=args.protocol, timeout_s=args.timeout) as client:
+    with connect(args) as client:
         state = client.health()
     if not state.models.get(kind.model):
         raise ServerUnavailable(state.problem or f"the server at {args.url} has not loaded {kind.model}")
     n_failed = 0
     executor = ThreadPoolExecutor(args.in_flight)
+    clients: set[Client] = set()
     try:
-        job_of = {executor.submit(run, args, job, prompts): job for job in jobs}
+        job_of = {executor.submit(run, args, job, prompts, clients): job for job in jobs}
         for future in tqdm(as_completed(job_of), total=len(jobs), unit=kind.noun, disable=None):
             try:
                 future.result()
             except (MedImageParseError, OSError) as error:
                 n_failed += 1
                 tqdm.write(describe(error, job_of[future].source), file=sys.stderr, end="")
+    except KeyboardInterrupt:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for client in clients:
+            if client.protocol == "grpc":  # cancels what the server is working on; over HTTP it is waited for
+                client.close()
+        raise
     finally:
-        executor.shutdown(cancel_futures=True)  # after Ctrl-C: waits for what the server is working on, starts no more
+        executor.shutdown()
     sys.stdout.write(f"{len(jobs) - n_failed} of {len(jobs)} {kind.noun}s segmented\n")
     return SOME_FAILED if n_failed else DONE
 
 
-def run(args: argparse.Namespace, job: Job, prompts: tuple[str, ...]) -> str:
-    """Segments one volume or image, writes its results and gives a table of what was found."""
+def run(args: argparse.Namespace, job: Job, prompts: tuple[str, ...], clients: set[Client]) -> str:
+    """Segments one file, writes its results and gives a table of what was found; `clients` gets the client it uses."""
     kind: Kind = args.kind
-    with Client(args.url, protocol=args.protocol, timeout_s=args.timeout) as client:
+    with connect(args) as client:
+        clients.add(client)
         result = kind.segment(args, client, job.source, prompts)
     for path in job.results.values():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -383,13 +417,15 @@ IMAGES = Kind(
 
 
 def health(args: argparse.Namespace) -> int:
-    with Client(args.url, protocol=args.protocol, timeout_s=args.timeout) as client:
-        state = client.health()
+    with connect(args) as client:
+        state = client.health(canary=True)
     if not state.is_live:
         return fail(ServerUnavailable(state.problem or f"the server at {args.url} does not live"))
     sys.stdout.write(f"{state.server} at {args.url}: live\n")
     for name, is_ready in state.models.items():
         sys.stdout.write(f"{name}: {'ready' if is_ready else 'not ready'}\n")
+    if state.problem:
+        sys.stderr.write(f"medimageparse: {state.problem}\n")
     return DONE if state.is_ready else exit_code(ServerUnavailable())
 
 

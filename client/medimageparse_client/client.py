@@ -1,7 +1,9 @@
 """One connection to a Triton server that serves MedImageParse."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.http
 
+from medimageparse_client.access import key_headers, tls_options
 from medimageparse_client.errors import InvalidRequest, MedImageParseError, ServerError, translate_errors
 from medimageparse_client.image import AnyImage, Window, encode_image
 from medimageparse_client.image_segmentation import ImageSegmentation, decode_image_answer
@@ -39,6 +42,13 @@ ImageType: TypeAlias = Literal[
     "OCT",
 ]
 
+# before :// in a url -> protocol, and whether it is encrypted
+SCHEMES: dict[str, tuple[Protocol, bool]] = {
+    "grpc": ("grpc", False),
+    "grpcs": ("grpc", True),
+    "http": ("http", False),
+    "https": ("http", True),
+}
 # what an input of the model is made of -> its type there, and numpy's
 TENSOR_TYPES = {bytes: ("BYTES", np.object_), bool: ("BOOL", np.bool_), float: ("FP32", np.float32)}
 
@@ -50,7 +60,7 @@ class Health:
     is_live: the server answers
     models: medimageparse_3d (volumes) and medimageparse (images) -> whether it has loaded it and takes requests
     server: its name and version
-    problem: why it is not live
+    problem: why it is not live, or which model did not segment a canary
     """
 
     is_live: bool
@@ -60,34 +70,51 @@ class Health:
 
     @property
     def is_ready(self) -> bool:
-        """Whether at least one of the models takes requests now; a server may serve only one of them."""
-        return self.is_live and any(self.models.values())
+        """Whether a model takes requests now, and none has failed; a server may serve only one of them."""
+        return self.is_live and any(self.models.values()) and not self.problem
 
 
 class Client:
     """A connection to the server, for one thread; use it in a `with` block or call `close`.
 
-    url: "host:port", or with the protocol in front, as in "http://host:8000" or "grpc://host:8001"
+    url: "host:port", or with the protocol in front: "http://host:8000", "grpc://host:8001", and with TLS "https://" and
+        "grpcs://"
     protocol: "grpc" (default) or "http"
-    timeout_s: how long one request may take, in seconds; a large volume on a CPU takes minutes
+    timeout_s: how long one request may take, in seconds; a large volume on a CPU takes minutes. Then RequestTimeout is
+        raised and the server stops its work. Ctrl-C stops it too, but not over HTTP
+    ca: PEM file of the authority that signed the server's certificate; left out, the well-known ones are trusted
+    certificate, certificate_key: PEM files that show a server with mutual TLS who you are
+    api_key: what a proxy before the server asks for (deploy/ has one)
     """
 
     def __init__(
-        self, url: str = "localhost:8001", *, protocol: Protocol | None = None, timeout_s: float = 600.0
+        self,
+        url: str = "localhost:8001",
+        *,
+        protocol: Protocol | None = None,
+        timeout_s: float = 600.0,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        certificate_key: str | Path | None = None,
+        api_key: str | None = None,
     ) -> None:
         if not timeout_s > 0 or timeout_s == float("inf"):
             raise ValueError("timeout_s is a finite number of seconds above 0")
-        self.protocol, self.url = split_url(url, protocol)
+        self.protocol, self.url, is_encrypted = split_url(url, protocol)
+        if not is_encrypted and (ca or certificate or certificate_key):
+            raise ValueError("certificates need https:// or grpcs:// before the host")
+        tls = tls_options(self.protocol, ca, certificate, certificate_key) if is_encrypted else {}
         self.timeout_s = timeout_s
         self._triton: Any
-        self._call_options: dict[str, float]
+        self._call_options: dict[str, Any] = key_headers(api_key, self.url, is_encrypted)
         if self.protocol == "grpc":
-            self._triton, self._call_options = tritonclient.grpc, {"client_timeout": timeout_s}
-            self._server = self._triton.InferenceServerClient(self.url)  # carries messages up to 2 GiB
+            self._triton = tritonclient.grpc
+            self._call_options["client_timeout"] = timeout_s
+            self._server = self._triton.InferenceServerClient(self.url, **tls)  # carries messages up to 2 GiB
         else:
-            self._triton, self._call_options = tritonclient.http, {}
+            self._triton = tritonclient.http
             self._server = self._triton.InferenceServerClient(
-                self.url, connection_timeout=timeout_s, network_timeout=timeout_s
+                self.url, connection_timeout=timeout_s, network_timeout=timeout_s, **tls
             )
 
     def __enter__(self) -> "Client":
@@ -99,7 +126,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Ends the connection; over gRPC, a request of another thread is cancelled."""
         self._server.close()
 
     def segment(
@@ -183,10 +210,12 @@ class Client:
             report=answer["report"].item(),
         )
 
-    def health(self) -> Health:
+    def health(self, *, canary: bool = False) -> Health:
         """Whether the server lives and which models it has loaded; never raises if it cannot be reached.
 
-        A server may serve one model or both: `models` says which are ready, `is_ready` whether any is.
+        A server may serve one model or both: `models` says which are ready, `is_ready` whether any is. A server whose
+        steps have crashed may still call itself ready. With `canary` each model that is ready must also segment a tiny
+        picture twice, with answers that are equal to the bit, which on a CPU takes seconds.
         """
         try:
             with translate_errors(self.url, self.timeout_s):
@@ -197,7 +226,27 @@ class Client:
                 metadata = self._server.get_server_metadata(**self._call_options, **self._as_json())
         except MedImageParseError as error:
             return Health(is_live=False, models={}, problem=str(error))
-        return Health(is_live, models, server=f"{metadata['name']} {metadata['version']}")
+        problems = [self._find_problem(model) for model, ready in models.items() if ready] if canary else []
+        models |= dict.fromkeys((model for model, problem in problems if problem), False)
+        problem = "; ".join(f"{model} does not segment: {problem}" for model, problem in problems if problem)
+        return Health(is_live, models, f"{metadata['name']} {metadata['version']}", problem)
+
+    def _find_problem(self, model: str) -> tuple[str, str]:
+        """The model, and what is wrong with its answers to the canary; nothing if they are right."""
+        try:
+            first, second = (self._segment_canary(model) for _ in range(2))
+        except MedImageParseError as error:
+            return model, str(error)
+        return model, "" if np.array_equal(first, second) else "two answers to one request differ"
+
+    def _segment_canary(self, model: str) -> npt.NDArray[Any]:
+        """The canary is a bright square in a dark one; its answer is checked for shape where it is decoded."""
+        picture = np.zeros((48, 48), np.uint8)
+        picture[4:44, 4:44], picture[12:24, 12:24] = 110, 170
+        if model == MODEL_2D:
+            return self.segment_image(picture, "liver").probabilities > 127
+        volume = np.stack([picture] * 3, axis=2)
+        return self.segment(volume, "liver", affine=np.diag([-8.0, 8, 8, 1])).label_map
 
     def _as_json(self) -> dict[str, bool]:
         return {"as_json": True} if self.protocol == "grpc" else {}
@@ -216,7 +265,9 @@ class Client:
             tensors[-1].set_data_from_numpy(np.array([value], numpy_type))
         outputs = [self._triton.InferRequestedOutput(name) for name in output_names]
         with translate_errors(self.url, self.timeout_s):
-            answer = self._server.infer(model, tensors, outputs=outputs, **self._call_options)
+            # the server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out
+            patience_us = math.ceil(self.timeout_s * 1e6)
+            answer = self._server.infer(model, tensors, outputs=outputs, timeout=patience_us, **self._call_options)
         arrays = {name: answer.as_numpy(name) for name in output_names}
         for name, array in arrays.items():
             if array is None or not (array.size or name in may_be_empty):
@@ -224,18 +275,19 @@ class Client:
         return arrays
 
 
-def split_url(url: str, protocol: Protocol | None) -> tuple[Protocol, str]:
-    """The protocol and "host:port" of a url with or without the protocol in front."""
+def split_url(url: str, protocol: Protocol | None) -> tuple[Protocol, str, bool]:
+    """The protocol and "host:port" of a url with or without the protocol in front, and whether it asks for TLS."""
     scheme, _, address = url.rpartition("://")
     address = address.rstrip("/")
-    if scheme not in ("", "grpc", "http") or protocol not in (None, "grpc", "http"):
-        raise ValueError("the protocol is grpc or http")
-    if protocol and scheme and scheme != protocol:
+    if scheme not in ("", *SCHEMES) or protocol not in (None, "grpc", "http"):
+        raise ValueError("the protocol is grpc or http, with TLS grpcs or https")
+    named, is_encrypted = SCHEMES.get(scheme, (protocol or "grpc", False))
+    if protocol and named != protocol:
         raise ValueError("the url names another protocol than protocol=")
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError("the url is host:port, for example localhost:8001")
-    return ("http" if "http" in (scheme, protocol) else "grpc"), address
+    return named, address, is_encrypted
 
 
 def check_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:

@@ -53,11 +53,32 @@ ERROR_OF_STATUS: dict[str | None, type[MedImageParseError]] = {
     "503": ServerUnavailable,
     "StatusCode.NOT_FOUND": ServerUnavailable,
     "404": ServerUnavailable,
+    # a proxy's: no key or a wrong one, too large a body, no server behind it
+    "StatusCode.UNAUTHENTICATED": ServerUnavailable,
+    "401": ServerUnavailable,
+    "StatusCode.PERMISSION_DENIED": ServerUnavailable,
+    "403": ServerUnavailable,
+    "413": InvalidRequest,
+    "502": ServerUnavailable,
     "StatusCode.DEADLINE_EXCEEDED": RequestTimeout,
     "504": RequestTimeout,
 }
 
-ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )+")
+# what a transport says of TLS -> what to do; the first that is found
+TLS_WORDS = (
+    (
+        re.compile("CERTIFICATE_VERIFY_FAILED|Hostname Verification|hostname mismatch", re.IGNORECASE),
+        "its certificate is for another host, or its authority is not trusted here; name that authority's file as ca",
+    ),
+    (
+        re.compile(r"failed to connect to all addresses.*(Socket closed|handshake)|\[SSL: |SSLEOFError", re.IGNORECASE),
+        "it closed the connection; if it speaks TLS, write grpcs:// or https:// before the host, if not, grpc:// or "
+        "http://, and if it wants to know its clients, give a certificate that it trusts",
+    ),
+)
+NOT_TRITONS = "an exception occurred in the client while decoding the response"
+ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )*(\[request id: [^]]*\] )?")
+QUEUE_FULL, WAITED_TOO_LONG = "Exceeds maximum queue size", "Request timeout expired"  # Triton's words
 
 
 @contextmanager
@@ -82,6 +103,12 @@ def server_error(error: InferenceServerException, url: str, timeout_s: float) ->
         return timeout_error(url, timeout_s)
     # below the first line stands, at most, a traceback
     words = ENSEMBLE_PREFIX.sub("", error.message() or "no reason given").split("\n", 1)[0]
+    if words == WAITED_TOO_LONG:
+        return timeout_error(url, timeout_s)
+    if words == QUEUE_FULL:
+        words = "it is busy and its queue is full; try again later"
+    if words.startswith(NOT_TRITONS):
+        words = f"a proxy, or something else than Triton, answered with HTTP {error.status()}"
     return unavailable_error(url, words) if kind is ServerUnavailable else kind(words)
 
 
@@ -90,4 +117,5 @@ def timeout_error(url: str, timeout_s: float) -> RequestTimeout:
 
 
 def unavailable_error(url: str, words: str) -> ServerUnavailable:
+    words = next((advice for pattern, advice in TLS_WORDS if pattern.search(words)), words)
     return ServerUnavailable(f"the server at {url} is not available: {words}")

@@ -72,10 +72,10 @@ def sent(phantom):
 def life(tmp_path_factory, repository, sent):
     folder = tmp_path_factory.mktemp("other")
     shutil.copytree(repository, folder / "repository")
-    set_parameter(folder / "repository" / "segment_volume", "window_size", WINDOW_SIZE)
+    set_parameter(folder / "repository" / "medimageparse_3d", "window_size", WINDOW_SIZE)
     set_parameter(folder / "repository" / "decode_volume", "max_image_bytes", MAX_IMAGE_BYTES)
     (folder / "scratch").mkdir()
-    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics")]
+    ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
     command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", "--verbose"]
     log = folder / "log"
     with log.open("w") as stderr:

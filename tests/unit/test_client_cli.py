@@ -188,6 +188,24 @@ def test_health(triton, capsys):
     assert "nobody:8001 is not available" in capsys.readouterr().err
 
 
+def test_a_model_that_does_not_segment_is_not_healthy(triton, capsys):
+    triton.failures["liver"] = triton.failures["crash"]
+    assert main(["health"]) == 3
+    output = capsys.readouterr()
+    assert "medimageparse_3d: not ready\nmedimageparse: not ready\n" in output.out
+    assert (
+        output.err == "medimageparse: medimageparse_3d does not segment: boom; medimageparse does not segment: boom\n"
+    )
+
+
+@pytest.mark.usefixtures("triton")
+def test_a_model_whose_answers_differ_is_not_healthy(capsys, monkeypatch):
+    answers = iter(range(4))
+    monkeypatch.setattr(medimageparse_client.Client, "_segment_canary", lambda client, model: next(answers))
+    assert main(["health"]) == 3
+    assert "medimageparse_3d does not segment: two answers to one request differ" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", [[], ["segment"], ["segment-image"], ["health"]])
 def test_help_names_the_exit_codes(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -27,7 +27,11 @@ from tritonclient.utils import InferenceServerException
         ("StatusCode.DEADLINE_EXCEEDED", "504", RequestTimeout),
         ("StatusCode.INTERNAL", "500", ServerError),
         ("StatusCode.UNIMPLEMENTED", "501", ServerError),
-        (None, "413", ServerError),
+        ("StatusCode.UNAUTHENTICATED", "401", ServerUnavailable),
+        ("StatusCode.PERMISSION_DENIED", "403", ServerUnavailable),
+        ("StatusCode.UNAVAILABLE", "502", ServerUnavailable),
+        ("StatusCode.INVALID_ARGUMENT", "413", InvalidRequest),
+        (None, "418", ServerError),
     ],
 )
 def test_every_status_has_its_error(grpc_status, http_status, kind):
@@ -42,6 +46,13 @@ def test_the_sentence_comes_without_ensemble_and_traceback():
     message = "in ensemble 'medimageparse_3d', in ensemble 'inner', send another\n\nAt:\n  /srv/model.py(3): execute"
     with pytest.raises(InvalidRequest, match=r"^send another$"), translate_errors("host:1", 5):
         raise InferenceServerException(message, "400")
+
+
+def test_what_is_not_tritons_is_not_quoted():
+    page = "an exception occurred in the client while decoding the response: Expecting value\nresponse: <html>"
+    sentence = r"not available: a proxy, .* answered with HTTP 502$"
+    with pytest.raises(ServerUnavailable, match=sentence), translate_errors("host:1", 5):
+        raise InferenceServerException(page, "502")
 
 
 def test_the_tree():

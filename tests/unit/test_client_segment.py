@@ -120,7 +120,7 @@ def test_an_answer_without_scores(triton, volume_file):
         ("localhost", None, "host:port"),
         ("localhost:port", None, "host:port"),
         (":8001", None, "host:port"),
-        ("https://localhost:8000", None, "grpc or http"),
+        ("ftp://localhost:8000", None, "grpc or http"),
         ("localhost:8000", "ftp", "grpc or http"),
         ("http://localhost:8000", "grpc", "another protocol"),
     ],

@@ -64,48 +64,45 @@ def test_a_missing_built_file_is_named_with_what_makes_it(tmp_path, runtime):
     check_built_files(tmp_path, ["step", "encoder"], runtime)
 
 
-CALLERS = {"medimageparse_3d": "segment_volume", "medimageparse": "segment_image"}
-
-
 @pytest.fixture
 def both(tmp_path):
-    """A repository of both public models, each an ensemble of one network and the step that calls it."""
-    steps = 'step [ {{ model_name: "{0}_network" }}, {{ model_name: "{1}" }} ]'
-    configs = {model: steps.format(model, caller) for model, caller in CALLERS.items()}
-    networks = [f"{model}_network" for model in CALLERS]
-    return make_repository(tmp_path, configs | dict.fromkeys([*networks, *CALLERS.values()], ""), networks)
+    """A repository of both public models, each of which calls one network."""
+    called = 'key: "one_model" value {{ string_value: "{}_network" }}'
+    networks = [f"{model}_network" for model in PUBLIC_MODELS]
+    configs = {model: called.format(model) for model in PUBLIC_MODELS} | dict.fromkeys(networks, "")
+    return make_repository(tmp_path, configs, networks)
 
 
 def build(repository, model):
     for file in BUILT_FILES["cpu"]:
         (repository / f"{model}_network" / "1" / file).touch()
-    (repository / CALLERS[model] / "1" / "networks.json").touch()
+    (repository / model / "1" / "networks.json").touch()
 
 
-@pytest.mark.parametrize("model", CALLERS)
+@pytest.mark.parametrize("model", PUBLIC_MODELS)
 def test_what_is_built_is_served_and_the_rest_is_named(both, model):
-    [other] = set(CALLERS) - {model}
+    [other] = set(PUBLIC_MODELS) - {model}
     build(both, model)
     assert find_built_models(both, "cpu")[0] == [model]
-    assert TritonServer(both).models == [model, f"{model}_network", CALLERS[model]]
+    assert TritonServer(both).models == [model, f"{model}_network"]
     [(left_out, reason)] = TritonServer(both).left_out.items()
     assert left_out == other
     assert reason.startswith(f"{other}_network/1/model.onnx is missing")
     build(both, other)
     assert find_built_models(both, "cpu") == (list(PUBLIC_MODELS), {})
-    assert TritonServer(both, models=(model,)).models == [model, f"{model}_network", CALLERS[model]]
+    assert TritonServer(both, models=(model,)).models == [model, f"{model}_network"]
 
 
-@pytest.mark.parametrize("model", CALLERS)
+@pytest.mark.parametrize("model", PUBLIC_MODELS)
 def test_a_model_that_is_asked_for_must_be_built(both, model):
-    [other] = set(CALLERS) - {model}
+    [other] = set(PUBLIC_MODELS) - {model}
     build(both, other)
     with pytest.raises(ServeError, match=f"^{model}_network/1/model.onnx is missing"):
         TritonServer(both, models=(model,))
     build(both, model)
-    (both / CALLERS[model] / "1" / "networks.json").unlink()
-    with pytest.raises(ServeError, match=f"^{CALLERS[model]}/1/networks.json is missing .*make export"):
-        TritonServer(both, models=tuple(CALLERS))
+    (both / model / "1" / "networks.json").unlink()
+    with pytest.raises(ServeError, match=f"^{model}/1/networks.json is missing .*make export"):
+        TritonServer(both, models=PUBLIC_MODELS)
 
 
 def test_nothing_built_is_refused(both):

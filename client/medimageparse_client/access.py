@@ -1,0 +1,47 @@
+"""TLS for a connection, and the key that a proxy before the server asks for."""
+
+import re
+import ssl
+from pathlib import Path
+from typing import Any
+
+import gevent.ssl
+
+# where a key may travel unencrypted
+THIS_MACHINE = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+", re.IGNORECASE)
+
+
+def tls_options(
+    protocol: str, ca: str | Path | None, certificate: str | Path | None, certificate_key: str | Path | None
+) -> dict[str, Any]:
+    """What tritonclient wants to be told; ValueError or OSError for files that are no use."""
+    if bool(certificate) != bool(certificate_key):
+        raise ValueError("certificate and certificate_key go together")
+    try:
+        context = gevent.ssl.create_default_context(cafile=ca)
+        if certificate:
+            context.load_cert_chain(certificate, certificate_key, password="")  # or it would ask on the terminal
+    except ssl.SSLError:
+        raise ValueError(
+            "the files for TLS are not PEM, or certificate and certificate_key do not belong together; "
+            "the key has no passphrase"
+        ) from None
+    if protocol == "http":
+        return {"ssl": True, "ssl_context_factory": lambda cafile: context}  # what is offered here are other CAs
+    return {
+        "ssl": True,
+        "root_certificates": ca,
+        "certificate_chain": certificate,
+        "private_key": certificate_key,
+    }
+
+
+def key_headers(api_key: str | None, url: str, is_encrypted: bool) -> dict[str, Any]:
+    """The option of every call that sends the key; ValueError where others could read it."""
+    if api_key is None:
+        return {}
+    if not re.fullmatch(r"[!-~]+", api_key):
+        raise ValueError("the API key is empty, or has blanks or characters outside ASCII")
+    if not (is_encrypted or THIS_MACHINE.fullmatch(url)):
+        raise ValueError("the API key would travel unencrypted; write https:// or grpcs:// before the host")
+    return {"headers": {"authorization": f"Bearer {api_key}"}}

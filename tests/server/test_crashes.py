@@ -1,0 +1,273 @@
+"""serve.py while its processes are killed, and what it says when it cannot serve at all."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import leftovers
+import nibabel as nib
+import numpy as np
+import pytest
+from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
+from medimageparse_client.cli import main
+from medimageparse_demo.repository import demo_repository
+from serve import REPOSITORY, TritonServer
+from supervise import children, is_running
+
+PORTS = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
+COMMAND = [sys.executable, str(REPOSITORY / "serve.py"), "--runtime", "cpu", *PORTS]
+PATIENCE_S = 180  # for a machine that does much else; nothing is asserted about times
+
+
+@pytest.fixture(scope="module")
+def both_demos(tmp_path_factory):
+    return demo_repository(tmp_path_factory.mktemp("both_demos") / "model_repository")
+
+
+@contextmanager
+def serving(log_file, repository, *flags):
+    """A running serve.py: its process and urls, and its log."""
+    with log_file.open("w") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "--repository", repository, *flags], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        try:
+            ready = process.stdout.readline()
+            assert ready.startswith("ready: "), log_file.read_text()
+            grpc, metrics, probes = re.search(r"grpc (\S+), metrics (\S+), probes (\S+)", ready).groups()
+            yield SimpleNamespace(process=process, grpc=grpc, metrics=metrics, probes=probes, log=log_file)
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+def triton_of(service):
+    """The tritonserver of a serve.py, its python steps by their command lines, and the names of its shared memory."""
+    [triton] = [pid for pid in children(service.process.pid) if "tritonserver" in command_line(pid)]
+    steps = {pid: command_line(pid) for pid in children(triton)}
+    [prefix] = re.findall(r"shm-region-prefix-name=([\w-]+)", command_line(triton))
+    return triton, steps, prefix
+
+
+def command_line(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def regions(prefix):
+    return [name for name in os.listdir("/dev/shm") if name.startswith(prefix)]
+
+
+def probe(service, path):
+    try:
+        with urllib.request.urlopen(service.probes + path, timeout=30) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+def wait_until(condition):
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory, both_demos):
+    """Both demo models under a serve.py whose canary comes every second."""
+    with serving(tmp_path_factory.mktemp("service") / "log", both_demos, "--canary-interval=1") as service:
+        yield service
+
+
+class Load:
+    """Requests to both models, one after the other each, until told to stop; keeps what is not as at first."""
+
+    def __init__(self, url, volume):
+        self.url, self.stopped = url, threading.Event()
+        self.right, self.errors, self.wrong = {"volume": 0, "image": 0}, [], 0
+        picture = np.asarray(volume.dataobj)[:, :, 2]
+        picture = np.clip(picture / 2 + 128, 0, 255).astype(np.uint8)
+        self.requests = {
+            "volume": lambda client: client.segment(volume, ["liver", "spleen"]).label_map,
+            "image": lambda client: client.segment_image(picture, ["left lung", "heart"]).probabilities > 127,
+        }
+        self.threads = [threading.Thread(target=self.run, args=(kind,)) for kind in self.requests]
+
+    def __enter__(self):
+        with Client(self.url, timeout_s=PATIENCE_S) as client:
+            self.expected = {kind: request(client) for kind, request in self.requests.items()}
+        for thread in self.threads:
+            thread.start()
+        self.wait_for_right_answers()
+        return self
+
+    def __exit__(self, *exception):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+    def run(self, kind):
+        while not self.stopped.is_set():
+            try:
+                with Client(self.url, timeout_s=PATIENCE_S) as client:
+                    answer = self.requests[kind](client)
+            except MedImageParseError as error:
+                self.errors.append(error)
+                self.stopped.wait(0.05)
+                continue
+            if np.array_equal(answer, self.expected[kind]):
+                self.right[kind] += 1
+            else:
+                self.wrong += 1
+
+    def wait_for_right_answers(self):
+        before = dict(self.right)
+        wait_until(lambda: all(self.right[kind] > before[kind] for kind in before))
+
+
+@pytest.mark.parametrize("victim", ["medimageparse_3d/", "mask_decoder/", "tritonserver"])
+def test_killed_under_load_it_comes_back_and_answers_nothing_wrong(service, volume, victim):
+    triton, steps, prefix = triton_of(service)
+    [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
+    assert probe(service, "/ready") == 200
+    restarts = service.log.read_text().count("right again")
+    with Load(service.grpc, volume) as load:
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: probe(service, "/ready") == 503)
+        assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+    assert load.wrong == 0
+    assert {type(error) for error in load.errors} <= {ServerUnavailable, ServerError}
+    assert service.log.read_text().count("right again") == restarts + 1
+    assert not any(map(is_running, (triton, *steps)))
+    assert not any(Path(f"/proc/{step}").exists() for step in (triton, *steps))  # no zombies either
+    assert regions(prefix) == []
+    assert len(triton_of(service)[1]) == len(steps)
+
+
+def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsys):
+    with TritonServer(repository) as server:
+        try:
+            assert main(["health", "--url", server.grpc_url]) == 0
+            for step in children(server.process.pid):
+                if "medimageparse_3d/" in command_line(step):
+                    os.kill(step, signal.SIGKILL)
+            with Client(server.grpc_url, timeout_s=PATIENCE_S) as client:
+                assert client.health().is_ready  # so says tritonserver
+            assert main(["health", "--url", server.grpc_url]) == 3
+            assert "medimageparse_3d does not segment" in capsys.readouterr().err
+        finally:
+            server.stop(at_once=True)
+
+
+def test_on_sigterm_a_request_under_way_is_finished(tmp_path, repository, phantom):
+    """And a full disk under the log disturbs nothing."""
+    answers = []
+
+    def ask(url):
+        with Client(url, timeout_s=PATIENCE_S) as client:
+            answers.append(client.segment(nib.Nifti1Image(phantom.intensities, phantom.affine), ["liver", "spleen"]))
+
+    with serving(Path("/dev/full"), repository, "--canary-interval=1000", "--verbose") as service:
+        canaries = volumes_decoded(service)
+        thread = threading.Thread(target=ask, args=(service.grpc,))
+        thread.start()
+        wait_until(lambda: volumes_decoded(service) > canaries)
+        assert not answers
+        service.process.terminate()
+        assert service.process.wait(PATIENCE_S) == 0
+        thread.join()
+    assert answers[0].label_map.any()
+
+
+def volumes_decoded(service):
+    with urllib.request.urlopen(service.metrics, timeout=30) as answer:
+        return int(re.search(r'nv_inference_exec_count\{model="decode_volume",.*\} (\d+)', answer.read().decode())[1])
+
+
+def test_a_killed_supervisor_leaves_no_server_behind(tmp_path, repository):
+    with serving(tmp_path / "log", repository) as service:
+        triton, steps, prefix = triton_of(service)
+        assert steps
+        service.process.kill()
+        service.process.wait()
+        wait_until(lambda: not any(map(is_running, (triton, *steps))))
+    leftovers.sweep()  # as the next start does, which may be that of another test
+    wait_until(lambda: regions(prefix) == [])
+
+
+def refusal(repository, *before, **options):
+    """The last line of a serve.py that ends with exit code 1."""
+    ended = subprocess.run(
+        [*before, *COMMAND, "--repository", repository], capture_output=True, text=True, timeout=PATIENCE_S, **options
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+    return ended.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "sentence"),
+    [
+        (
+            "image_encoder_3d/1/model.onnx",
+            lambda data: data[:-1000],
+            "the model.onnx of image_encoder_3d is not the one",
+        ),
+        ("mask_decoder_3d/1/model.onnx", lambda data: None, "mask_decoder_3d/1/model.onnx is missing"),
+        (
+            "text_encoder_3d/1/manifest.json",
+            lambda data: data[:100],
+            "the manifest.json of text_encoder_3d is missing or",
+        ),
+        ("encode_masks/1/model.py", lambda data: data[: len(data) // 2], "encode_masks does not load: "),
+        ("decode_volume/1/model.py", lambda data: None, "the model.py of decode_volume is missing"),
+    ],
+)
+def test_a_damaged_repository_is_refused(tmp_path, repository, file, change, sentence):
+    shutil.copytree(repository, tmp_path / "damaged")
+    file = tmp_path / "damaged" / file
+    data = change(file.read_bytes())
+    file.unlink()
+    if data is not None:
+        file.write_bytes(data)
+    assert sentence in refusal(tmp_path / "damaged")
+
+
+# a mount namespace of its own, where a small tmpfs stands in for a folder
+SMALL = 'mount -t tmpfs -o size=$1 tmpfs "$2" && shift 2 && exec "$@"'
+UNSHARED = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+@pytest.fixture
+def unshared():
+    if subprocess.run([*UNSHARED, "mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], capture_output=True).returncode:
+        pytest.skip("this machine gives no mount namespace to fill up")
+
+
+@pytest.mark.usefixtures("unshared")
+def test_a_full_shared_memory_is_refused(repository):
+    sentence = refusal(repository, *UNSHARED, "sh", "-c", SMALL, "sh", "4m", "/dev/shm")
+    assert "/dev/shm is full or too small" in sentence
+
+
+@pytest.mark.usefixtures("unshared")
+def test_a_full_disk_is_refused(tmp_path, repository):
+    (tmp_path / "disk").mkdir()
+    environment = os.environ | {"TMPDIR": str(tmp_path / "disk")}
+    size = ("64k", str(tmp_path / "disk"))
+    sentence = refusal(repository, *UNSHARED, "sh", "-c", SMALL, "sh", *size, env=environment)
+    assert sentence == "serve.py: /tmp (TMPDIR) or /dev/shm cannot be written: No space left on device"

@@ -1,0 +1,64 @@
+"""What is installed is what was written down: every package with one version and the hashes of its files."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+LOCKS = ("requirements.lock", "model_repository/requirements.lock")
+
+
+def plain(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def locked(file):
+    """Package -> version, hashes."""
+    found = {}
+    for entry in re.split(r"\n(?=[\w])", (ROOT / file).read_text()):
+        if entry.startswith("#"):
+            continue
+        name, version = re.match(r"([\w.-]+)==(\S+) \\\n", entry).groups()
+        assert plain(name) not in found
+        found[plain(name)] = version, re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry)
+    return found
+
+
+def pinned():
+    """What model_repository/requirements.txt names."""
+    lines = (ROOT / "model_repository" / "requirements.txt").read_text().splitlines()
+    return dict(re.match(r"([\w-]+)==(\S+)", line).groups() for line in lines if not line.startswith("#"))
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_every_package_has_hashes(file):
+    packages = locked(file)
+    assert len(packages) >= 20
+    assert all(hashes for _, hashes in packages.values())
+
+
+@pytest.mark.parametrize("file", LOCKS)
+def test_the_pins_of_the_python_steps_are_kept(file):
+    packages = locked(file)
+    for name, version in pinned().items():
+        assert packages[plain(name)][0] == version, f"{name}: make lock"
+
+
+def test_the_container_gets_what_is_tested():
+    full, steps = (locked(file) for file in LOCKS)
+    assert steps.items() <= full.items()
+
+
+def test_the_client_and_the_demo_are_locked_too():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["demo"]]
+    wanted += [*project["build-system"]["requires"], "nvidia-pytriton"]
+    names = {plain(re.match(r"[\w-]+", requirement)[0]) for requirement in wanted}
+    assert names <= set(locked("requirements.lock")), "make lock"
+
+
+def test_what_installs_insists_on_the_hashes():
+    for file, lock in (("Makefile", "requirements.lock"), ("Dockerfile", "model_repository/requirements.lock")):
+        assert f"--no-deps --require-hashes -r {lock}\n" in (ROOT / file).read_text()
