@@ -5,10 +5,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from medimageparse.served_tensors import CLASSES
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data" / "CT_AMOS_amos_0018.npz"
 PHANTOM_SEED = 4
 IN_PLANE = 512
+SENTENCES = tuple(f"{name} in a CT scan of the abdomen" for name in CLASSES)  # where no others are at hand
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,17 @@ def phantom_case(n_slices: int) -> Case:
 
     phantom = make_phantom(PHANTOM_SEED, "CT", (n_slices, IN_PLANE, IN_PLANE))
     return Case(f"phantom CT seed {PHANTOM_SEED}", las_image(windowed(phantom), phantom.spacing_mm), list(STRUCTURES))
+
+
+def endless_case(n_slices: int, n_prompts: int, real_ct: Path = REAL_CT) -> Case:
+    """As many slices and prompts as asked for: a volume of at most 16 slices is repeated, made-up sentences follow."""
+    case = load_case(min(n_slices, 16), real_ct)
+    slices = np.asarray(case.volume.dataobj)
+    repeated = slices[..., np.arange(n_slices) % slices.shape[2]]
+    prompts = [*case.prompts, *SENTENCES][:n_prompts]
+    if len(prompts) < n_prompts:
+        raise ValueError(f"there are {len(prompts)} sentences; ask for at most as many prompts")
+    return Case(case.source, nib.Nifti1Image(repeated, case.volume.affine, case.volume.header), prompts)
 
 
 def las_image(slices: np.ndarray, spacing_mm: np.ndarray | tuple[float, ...]) -> nib.Nifti1Image:

@@ -1,5 +1,6 @@
 """One volume after the other through a real tritonserver: what the served benchmarks share."""
 
+import json
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 
 import tritonclient.grpc
 from inputs import Case
+from medimageparse.variants import VARIANTS
 from medimageparse_client import Client, Segmentation
 from medimageparse_demo.repository import demo_repository
 from processes import OtherLoad, PeakMemory
@@ -24,18 +26,24 @@ SEED = 0
 TIMEOUT_S = 3600.0
 NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
 PYTHON_STEPS = ("decode_volume", "tokenize_prompts", "segment_volume", "encode_masks")
-PROCESSES = ("tritonserver", *PYTHON_STEPS, *NETWORKS)
+PROCESSES = ("tritonserver", "decode_volume", "tokenize_prompts", "medimageparse_3d", "encode_masks", *NETWORKS)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is varied from row to row; graphs: a folder as `python -m medimageparse export --repository` fills it."""
+    """What is varied from row to row; graphs: a folder as `python -m medimageparse export --repository` fills it.
+
+    threads: of each network, 0 for one a core; instances: of each network
+    """
 
     graphs: Path
     providers: str
     slices: int
     prompts: int
     window_size: int
+    windows_in_flight: int = 2
+    threads: int = 0
+    instances: int = 1
 
 
 @dataclass(frozen=True)
@@ -56,14 +64,19 @@ class Measured:
     memory: PeakMemory
 
 
-def random_graphs(work: Path, variant: str, precision: str) -> Path:
+def random_graphs(work: Path, variant: str, precision: str, seed: int = SEED) -> Path:
     """Graphs of random weights; they are exported once and kept in `work`: delete the folder to export again."""
-    graphs = work / f"graphs-{variant}-{precision}"
-    if not (graphs / "segment_volume" / "1" / "networks.json").exists():
-        command = [sys.executable, "-m", "medimageparse", "export", "--random-weights", str(SEED)]
+    graphs = work / (f"graphs-{variant}-{precision}" + (f"-seed-{seed}" if seed != SEED else ""))
+    if not (graphs / VARIANTS[variant].model / "1" / "networks.json").exists():
+        command = [sys.executable, "-m", "medimageparse", "export", "--random-weights", str(seed)]
         command += ["--variant", variant, "--precision", precision, "--repository", str(graphs)]
         subprocess.run(command, check=True)
     return graphs
+
+
+def variant_of(graphs: Path) -> str:
+    """The sizes of exported graphs of the 3D model."""
+    return json.loads((graphs / "medimageparse_3d" / "1" / "networks.json").read_text())["variant"]
 
 
 @contextmanager
@@ -71,9 +84,13 @@ def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
     """A server on a copy of the model repository with the setting's graphs and parameters."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         repository = demo_repository(Path(folder) / "model_repository", setting.graphs)
-        set_parameter(repository / "segment_volume" / "config.pbtxt", "window_size", str(setting.window_size))
+        for name in ("window_size", "windows_in_flight"):
+            set_parameter(repository / "medimageparse_3d" / "config.pbtxt", name, str(getattr(setting, name)))
         for network in NETWORKS:
-            set_parameter(repository / network / "configs" / "cpu.pbtxt", "providers", setting.providers)
+            config = repository / network / "configs" / "cpu.pbtxt"
+            set_parameter(config, "providers", setting.providers)
+            set_parameter(config, "threads", str(setting.threads))
+            set_instances(config, setting.instances)
         with TritonServer(repository, runtime="cpu") as server:
             yield server
 
@@ -84,6 +101,14 @@ def set_parameter(config: Path, key: str, value: str) -> None:
     text, n_found = re.subn(pattern, rf'\g<1>"{value}"', config.read_text())
     if n_found != 1:
         raise ValueError(f"a configuration has no parameter {key}")
+    config.write_text(text)
+
+
+def set_instances(config: Path, count: int) -> None:
+    """Gives the only instance group of a config.pbtxt another size."""
+    text, n_found = re.subn(r"\bcount: \d+", f"count: {count}", config.read_text())
+    if n_found != 1:
+        raise ValueError("a configuration has not one instance group")
     config.write_text(text)
 
 
@@ -122,7 +147,7 @@ def spent(before: dict[str, float], after: dict[str, float]) -> dict[str, float]
 def compute_ms(server: TritonServer) -> dict[str, float]:
     """Milliseconds that each network has computed so far, by the server's own statistics."""
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton:
-        statistics = triton.get_inference_statistics().model_stats
+        statistics = triton.get_inference_statistics(headers=server.admin_headers).model_stats
     return {model.name: model.inference_stats.compute_infer.ns / 1e6 for model in statistics}
 
 

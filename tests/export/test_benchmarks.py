@@ -4,13 +4,28 @@ import csv
 import os
 import subprocess
 import sys
+import xml.etree.ElementTree
 from pathlib import Path
 
 import pytest
+import torch
+from medimageparse.variants import TINY, TINY_2D
+
+from .conftest import SEED, random_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_GRAPHS = ROOT / "export" / "medimageparse_demo" / "weights"
+PERF_ANALYZER = ROOT / "build" / "perf_analyzer" / "perf_analyzer"
 SMALL_VOLUME = ["--slices", "2", "--prompts", "1", "--requests", "1", "--graphs", str(DEMO_GRAPHS)]
+
+
+@pytest.fixture
+def schedules(monkeypatch):
+    """compare_schedules, with original_schedule in it."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import compare_schedules
+
+    return compare_schedules
 
 
 def rows_of(folder: Path, script: str, *arguments: str) -> list[dict[str, str]]:
@@ -20,6 +35,15 @@ def rows_of(folder: Path, script: str, *arguments: str) -> list[dict[str, str]]:
     subprocess.run([*command, *arguments], env=environment, check=True, timeout=300)
     with results.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def report_of(folder: Path, name: str) -> tuple[str, str]:
+    """The tables that report.py prints for a result file, and all words of its picture."""
+    (folder / "results.csv").rename(folder / f"{name}.csv")
+    command = [sys.executable, str(ROOT / "benchmarks" / "report.py"), "--results", str(folder)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    picture = xml.etree.ElementTree.parse(folder / f"{name}.svg")
+    return printed, " ".join(picture.getroot().itertext())
 
 
 @pytest.mark.parametrize(
@@ -49,3 +73,116 @@ def test_every_network_and_technique_makes_a_row(tmp_path):
     assert all(float(row["relative_l2"]) == 0 for row in rows[:4])
     assert all(0 < float(row["relative_l2"]) < 0.1 for row in rows[4:])
     assert all(row["commit"] and row["torch"] for row in rows)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_prompts", [1, 4])
+def test_the_originals_schedule_computes_what_our_3d_networks_compute(schedules, n_prompts):
+    modules, request = random_networks(TINY), schedules.make_request(TINY, n_slices=3, n_prompts=n_prompts)
+    original, decoder = schedules.original, modules["mask_decoder_3d"]
+
+    text = original.text_3d(modules["text_encoder_3d"], *request.prompts)
+    features = original.image_3d(modules["image_encoder_3d"], request.image)
+    noise = [getattr(decoder, f"noise_{layer}") for layer in range(TINY.n_decoder_layers)]
+    mask_logits, edge_logits, existence = original.masks_3d(decoder, features, text, noise)
+    labels, scores = original.merge_3d(mask_logits, existence, TINY.image_size)
+
+    expected_text = modules["text_encoder_3d"](*request.prompts)
+    expected_features = modules["image_encoder_3d"](request.image)
+    torch.testing.assert_close((text, *features), (expected_text, *expected_features), rtol=0, atol=1e-4)
+    expected_labels, *expected = decoder(*expected_features, expected_text)
+    torch.testing.assert_close([scores, mask_logits, edge_logits], expected, rtol=0, atol=1e-4)
+    assert (labels != expected_labels).float().mean() < 0.001
+    assert len(labels.unique()) > 1
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("n_prompts", [1, 3])
+def test_the_originals_schedule_computes_what_our_2d_networks_compute(schedules, n_prompts):
+    modules, request = random_networks(TINY_2D), schedules.make_request(TINY_2D, n_slices=1, n_prompts=n_prompts)
+    original = schedules.original
+
+    text = original.text_2d(modules["text_encoder"], *request.prompts)
+    features = original.image_2d(modules["image_encoder"], request.image)
+    found = original.masks_2d(modules["mask_decoder"], features, *text)
+
+    tokens, of_prompts = modules["text_encoder"](*request.prompts)
+    together = torch.arange(n_prompts)[None]
+    expected_features = modules["image_encoder"](request.image)
+    expected = modules["mask_decoder"](*expected_features, tokens, request.prompts[1], of_prompts, together)
+    torch.testing.assert_close(features, expected_features, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_the_3d_original_draws_anew_for_every_prompt(schedules):
+    modules, request = random_networks(TINY), schedules.make_request(TINY, n_slices=1, n_prompts=2)
+    way = schedules.original_3d(modules)
+
+    with torch.no_grad():
+        features, text = way.encode_image(request.image), way.encode_text(*request.prompts)
+        first, second = (schedules.original.masks_3d(modules["mask_decoder_3d"], features, *text) for _ in range(2))
+
+    assert not torch.equal(first[0], second[0])
+
+
+def test_schedules_are_compared_part_by_part(tmp_path, exported):
+    graphs = [str(exported(variant, "fp32")) for variant in (TINY, TINY_2D)]
+    few = "--variant TINY --rounds 2 --prompts 1 3 --threads 1"
+
+    rows = rows_of(tmp_path, "compare_schedules.py", *few.split(), "--seed", str(SEED), "--graphs", *graphs)
+
+    ways = ("original", "ours, PyTorch", "ours, ONNX Runtime")
+    parts = ("text encoder", "image encoder", "mask decoder", "all")
+    requests = (("medimageparse_3d", "1"), ("medimageparse_3d", "3"), ("medimageparse", "1"))
+    by_key = {(row["model"], row["prompts"], row["way"], row["part"]): row for row in rows}
+    timed = [by_key[*request, way, part] for request in requests for way in ways for part in parts]
+    assert all(float(row["median_s"]) >= float(row["best_s"]) > 0 and row["commit"] for row in timed)
+    compared = [row for row in timed if row["part"] == "all" and row["way"] != "original"]
+    assert all(float(row["agreement"]) > 0.999 for row in compared)
+    rest = {(row["part"], row["way"]) for row in rows} - {(part, way) for part in parts for way in ways}
+    assert rest == {("class names, once per request", "original"), *(("each extra prompt", way) for way in ways)}
+    printed, drawn = report_of(tmp_path, "schedules")
+    assert all(way in printed and way in drawn for way in ways)
+    assert "medimageparse_3d, prompts: 3" in drawn
+    assert "medimageparse, prompts: 1" in drawn
+
+
+def test_scaling_varies_one_thing_at_a_time(tmp_path):
+    few = "--slices 1 2 --prompts 1 --window-size 2 --threads 1 --instances 2 --requests 1"
+
+    rows = rows_of(tmp_path, "scaling.py", "--graphs", str(DEMO_GRAPHS), *few.split())
+
+    assert [(row["axis"], row["slices"]) for row in rows] == [("base", "1"), ("slices", "2")]
+    assert all((row["variant"], row["threads"], row["instances"]) == ("DEMO", "1", "2") for row in rows)
+    assert all(row["commit"] and float(row["s_per_slice"]) > 0 for row in rows)
+    assert all(float(row["peak_rss_sum_gb"]) > float(row["rss_image_encoder_3d_gb"]) > 0 for row in rows)
+    printed, drawn = report_of(tmp_path, "scaling")
+    assert "| slices | 2 | 1 | 2 | 1 | 2 | 1 |" in printed
+    assert "slices 2" in drawn
+
+
+def test_stages_add_up_to_the_request(tmp_path):
+    few = "--slices 3 --prompts 2 --window-size 2 --requests 1 --protocols http"
+
+    rows = rows_of(tmp_path, "stages.py", "--graphs", str(DEMO_GRAPHS), *few.split())
+
+    stages = {row["stage"]: float(row["ms"]) for row in rows}
+    assert {"decode the image", "text encoder", "image encoder", "merging", "encode the result"} < set(stages)
+    assert sum(stages.values()) == pytest.approx(float(rows[0]["wall_ms"]), rel=0.01)
+    assert all(row["commit"] and row["variant"] == "DEMO" and row["windows_in_flight"] == "1" for row in rows)
+    printed, drawn = report_of(tmp_path, "stages")
+    assert all(stage in printed and stage in drawn for stage in stages)
+
+
+@pytest.mark.skipif(not PERF_ANALYZER.exists(), reason="make perf-analyzer fetches it")
+def test_perf_analyzer_measures_the_served_model(tmp_path):
+    few = "--models medimageparse_3d --slices 1 --prompts 1 --concurrency 1 --requests 1 --stability 10000"
+
+    rows = rows_of(tmp_path, "perf.py", "--variant", "DEMO", "--graphs", str(DEMO_GRAPHS), *few.split())
+
+    ways = [("grpc", "raw"), ("grpc", "base64"), ("http", "raw"), ("http", "base64")]
+    assert [(row["protocol"], row["encoding"]) for row in rows] == ways
+    assert all(float(row["requests_per_s"]) > 0 and float(row["p95_ms"]) >= float(row["p50_ms"]) > 0 for row in rows)
+    printed, drawn = report_of(tmp_path, "perf_analyzer")
+    assert "| medimageparse_3d | http | base64 | 1 |" in printed
+    assert "http base64, 1 at once" in drawn
