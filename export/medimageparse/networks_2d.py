@@ -33,7 +33,7 @@ class ImageFeatures(nn.Module):
 class PromptFeatures(nn.Module):
     """input_ids, attention_mask [P, T] int64 -> token_features [P, T, C], rows of padding zero, prompt_features [P, C].
 
-    A prompt's own features are those of its end mark, which is the largest id of the vocabulary.
+    A prompt's own features are those of its first end mark, which is the largest id of the vocabulary and also padding.
     """
 
     def __init__(self, variant: Variant):
@@ -42,7 +42,11 @@ class PromptFeatures(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         features = self.text_encoder(input_ids).float()
-        end = input_ids.argmax(1)[:, None, None].expand(-1, 1, features.shape[-1])
+        n_tokens = input_ids.shape[1]
+        earlier_is_more = input_ids * n_tokens - torch.arange(
+            n_tokens
+        )  # no two are equal: which the runtime takes is sure
+        end = earlier_is_more.argmax(1)[:, None, None].expand(-1, 1, features.shape[-1])
         prompt_features = features.gather(1, end).squeeze(1)
         return torch.where(attention_mask.unsqueeze(-1) != 0, features, torch.zeros_like(features)), prompt_features
 
