@@ -43,9 +43,8 @@ class PromptFeatures(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         features = self.text_encoder(input_ids).float()
         n_tokens = input_ids.shape[1]
-        earlier_is_more = input_ids * n_tokens - torch.arange(
-            n_tokens
-        )  # no two are equal: which the runtime takes is sure
+        # no two of these are equal, so that every runtime takes the same
+        earlier_is_more = input_ids * n_tokens - torch.arange(n_tokens, device=input_ids.device)
         end = earlier_is_more.argmax(1)[:, None, None].expand(-1, 1, features.shape[-1])
         prompt_features = features.gather(1, end).squeeze(1)
         return torch.where(attention_mask.unsqueeze(-1) != 0, features, torch.zeros_like(features)), prompt_features
