@@ -71,9 +71,10 @@ if os.getppid() == int(sys.argv[1]):
 """
 # How it says why it does not start: its own words and the model's; ensembles fail because of others.
 LOAD_FAILED = re.compile(
-    r"(?:load failed for model|Poll failed for model directory) '(\w+)': "
-    r"(?:version \d+ is at UNAVAILABLE state: )?(?!ensemble '\w+' depends)(.*)"
+    r"(?:load failed for model|Poll failed for model directory|failed to load) '(\w+)'(?:: | version \d+: )"
+    r"(?:version \d+ is at UNAVAILABLE state: )?(?!.*ensemble '\w+' depends)(.*)"
 )
+QUOTES = '";'  # what the log puts around its lines
 NO_SHM = "/dev/shm is full or too small: make it larger (docker run --shm-size=4g) or free what others keep there"
 
 
@@ -176,7 +177,10 @@ def find_reason(lines: Iterable[str]) -> str:
     found = [match for line in lines if (match := LOAD_FAILED.search(line))]
     if any("shared memory key" in match[2] for match in found):
         return NO_SHM
-    return f"{found[0][1]} does not load: {found[0][2]}" if found else ""
+    if not found:
+        return ""
+    model, words = found[0].groups()
+    return f"{model} does not load: {words.rstrip(QUOTES)}"
 
 
 def free_port(port: int = 0) -> int:

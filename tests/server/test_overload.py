@@ -18,6 +18,8 @@ from medimageparse_demo.repository import demo_repository
 from serve import TritonServer
 from tritonclient.utils import InferenceServerException
 
+from .test_cancel import executions, wait_until
+
 QUEUE, INSTANCES = 3, 2  # places in the queue of this server, and requests under way
 N_REQUESTS = 24
 PROMPTS = ["liver", "spleen"]
@@ -93,7 +95,8 @@ def test_over_http_a_full_queue_is_503(narrow, request_of):
 
 def test_a_wait_longer_than_the_request_allows_is_over(narrow, volume):
     """The time-out that a request carries ends its wait in the queue, for HTTP clients that only hang up, too."""
-    stacked = nib.concat_images([volume] * 12, axis=2)
+    stacked = nib.concat_images([volume] * 60, axis=2)
+    decoded = executions(narrow, "decode_volume")
     inputs = {"image": stacked.to_bytes(), "text": b"liver"}
     tensors = []
     for name, value in inputs.items():
@@ -104,6 +107,7 @@ def test_a_wait_longer_than_the_request_allows_is_over(narrow, volume):
             triton.async_infer("medimageparse_3d", tensors, callback=lambda result, error: None)
             for _ in range(INSTANCES + 1)
         ]
+        wait_until(lambda: executions(narrow, "decode_volume") == decoded + INSTANCES)
         with pytest.raises(InferenceServerException, match="Request timeout expired") as waited:
             triton.infer("medimageparse_3d", tensors, timeout=200_000)
         assert waited.value.status() == "StatusCode.UNAVAILABLE"
