@@ -7,7 +7,6 @@ same for all; the warm-up gives all the same noise and compares what comes out.
 
 import argparse
 import json
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ import onnxruntime
 import original_schedule as original
 import torch
 from inputs import SENTENCES
-from medimageparse.class_embeddings import TOKENIZER, class_token_ids
+from medimageparse.class_embeddings import class_token_ids
 from medimageparse.comparison import blobs
 from medimageparse.networks import build_random
 from medimageparse.served_tensors import CLASSES
@@ -29,8 +28,7 @@ from recording import RESULTS, append_row, conditions, median
 from served import SEED, WORK, random_graphs
 from torch import Tensor, nn
 
-sys.path.append(str(TOKENIZER))
-from clip_tokenizer import tokenize  # noqa: E402  the tokenizer of the server
+from clip_tokenizer import tokenize  # isort: skip  the server's; class_embeddings knows where it lies
 
 ORIGINAL = "original"
 TEXT, IMAGE, MASKS, ALL = "text encoder", "image encoder", "mask decoder", "all"

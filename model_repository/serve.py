@@ -329,9 +329,9 @@ class TritonServer:
         ended = "was not ready in time" if self.process.poll() is None else f"ended with code {self.process.returncode}"
         self.stop()  # which also reads the log to its end
         starved = any(LOCK_GIVEN_UP in line for line in self.last_lines)
-        if reason := find_reason(self.failures):
-            raise ServeError(f"tritonserver {ended}: {reason}")
         kind = StarvedError if starved else ServeError
+        if reason := find_reason(self.failures):
+            raise kind(f"tritonserver {ended}: {reason}")
         raise kind(f"tritonserver {ended}; its last lines:\n" + "\n".join(self.last_lines))
 
     def drain(self, models: Iterable[str]) -> None:

@@ -16,12 +16,12 @@ from medimageparse.seem_decoder import unit
 from medimageparse.served_tensors import CLASSES
 
 TEMPLATES = Path(__file__).with_name("class_templates.txt")
-TOKENIZER = Path(__file__).resolve().parents[2] / "model_repository" / "tokenize_prompts" / "1"
+# the tokenizer of the server, so that there is one
+sys.path.append(str(Path(__file__).resolve().parents[2] / "model_repository" / "tokenize_prompts" / "1"))
 
 
 def class_token_ids() -> tuple[np.ndarray, np.ndarray]:
     """Token ids and attention mask [classes, templates, T] of every class in every sentence."""
-    sys.path.append(str(TOKENIZER))  # the tokenizer of the server, so that there is one
     from clip_tokenizer import tokenize
 
     templates = TEMPLATES.read_text("utf-8").splitlines()

@@ -65,11 +65,8 @@ def differences(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarr
     if "matched_queries" not in expected:
         return {name: difference(array, found[name]) for name, array in expected.items()}
     same = expected["matched_queries"] == found["matched_queries"]
-    rest = {name: array if name == "similarities" else array[same] for name, array in expected.items()}
-    measured = {
-        name: difference(array, found[name] if name == "similarities" else found[name][same])
-        for name, array in rest.items()
-    }
+    compared = {name: slice(None) if name == "similarities" else same for name in expected}
+    measured = {name: difference(expected[name][rows], found[name][rows]) for name, rows in compared.items()}
     return measured | {"matched_queries": {"other_match": float(np.mean(~same))}}
 
 

@@ -5,14 +5,12 @@ slices of several volumes: masks by cross-entropy and Dice at every decoder laye
 A linear layer that names the structure from the prompt's last token keeps prompts apart; only training has it.
 """
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from medimageparse.checkpoint import save_checkpoint
 from medimageparse.variants import DEMO
 from sliding_window import with_halo
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from medimageparse_demo.training import (
     fit,
     fresh_networks,
     mask_loss,
+    run,
     shifted,
 )
 
@@ -159,19 +158,6 @@ def train(n_steps: int, n_volumes: int, log: Path, device: torch.device) -> nn.M
     return fit(networks, embedding, tokens.unknown, step_measures, n_steps, log, helpers=namer.parameters())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).with_name("weights"), help="folder for checkpoint and log"
-    )
-    parser.add_argument("--steps", type=int, default=N_STEPS)
-    parser.add_argument("--volumes", type=int, default=N_VOLUMES)
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = train(arguments.steps, arguments.volumes, arguments.out / "training_log.csv", device)
-    save_checkpoint(arguments.out / "medimageparse_demo.safetensors", dict(trained.items()), DEMO)
-
-
 if __name__ == "__main__":
-    main()
+    checkpoint = Path(__file__).with_name("weights") / "medimageparse_demo.safetensors"
+    run(__doc__.splitlines()[0], train, DEMO, checkpoint, N_STEPS, volumes=N_VOLUMES)

@@ -5,7 +5,6 @@ step decodes all prompts of an image together, as they are served: masks by cros
 layer, the match of prompt and query and the category by cross-entropy.
 """
 
-import argparse
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from image_file import pad_to_square
-from medimageparse.checkpoint import save_checkpoint
 from medimageparse.class_embeddings import TEMPLATES
 from medimageparse.networks_2d import MatchedMasks
 from medimageparse.seem_decoder import unit
@@ -35,6 +33,7 @@ from medimageparse_demo.training import (
     fit,
     fresh_networks,
     mask_loss,
+    run,
     shifted,
 )
 
@@ -173,19 +172,6 @@ def train(n_steps: int, n_images: int, log: Path, device: torch.device) -> nn.Mo
     return fit(networks, embedding, tokens.unknown, step_measures, n_steps, log)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).with_name("weights_2d"), help="folder for checkpoint and log"
-    )
-    parser.add_argument("--steps", type=int, default=N_STEPS)
-    parser.add_argument("--images", type=int, default=N_IMAGES)
-    arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = train(arguments.steps, arguments.images, arguments.out / "training_log.csv", device)
-    save_checkpoint(arguments.out / "medimageparse_demo_2d.safetensors", dict(trained.items()), DEMO_2D)
-
-
 if __name__ == "__main__":
-    main()
+    checkpoint = Path(__file__).with_name("weights_2d") / "medimageparse_demo_2d.safetensors"
+    run(__doc__.splitlines()[0], train, DEMO_2D, checkpoint, N_STEPS, images=N_IMAGES)

@@ -1,5 +1,6 @@
 """What the trainings of both demo checkpoints share: tokens, losses, the loop. Fixed seed; a CPU is enough."""
 
+import argparse
 import csv
 import time
 from collections import deque
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from clip_tokenizer import tokenize
+from medimageparse.checkpoint import save_checkpoint
 from medimageparse.networks import build
 from medimageparse.variants import Variant
 from torch import Tensor, nn
@@ -140,3 +142,24 @@ def fit(
         for parameter in trained.parameters():
             parameter.copy_(parameter.half().float())
     return trained
+
+
+def run(
+    description: str,
+    train: Callable[[int, int, Path, torch.device], nn.ModuleDict],
+    variant: Variant,
+    checkpoint: Path,
+    n_steps: int,
+    **phantoms: int,
+) -> None:
+    """The command line of a training. phantoms: what it trains on, one name and how many are at hand at a time."""
+    [(things, n_things)] = phantoms.items()
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--out", type=Path, default=checkpoint.parent, help="folder for checkpoint and log")
+    parser.add_argument("--steps", type=int, default=n_steps)
+    parser.add_argument(f"--{things}", dest="phantoms", type=int, default=n_things)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = train(arguments.steps, arguments.phantoms, arguments.out / "training_log.csv", device)
+    save_checkpoint(arguments.out / checkpoint.name, dict(trained.items()), variant)

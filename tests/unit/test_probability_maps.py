@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from medimageparse.served_tensors import CLASSES
 from probability_maps import (
     CATEGORIES,
     build_report,
@@ -106,6 +107,7 @@ def test_categories():
         {"category": "other", "category_confidence": 1.0, "background_confidence": 0.0},
     ]
     assert len(set(CATEGORIES)) == 16
+    assert (*CATEGORIES, "background") == CLASSES  # what the networks' columns are
 
 
 def test_size_limit():
