@@ -7,6 +7,7 @@ again takes about as long as to start the whole server, and leaks shared memory;
 import contextlib
 import ctypes
 import os
+import re
 import sys
 import threading
 import time
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import canary
+from model_calls import reachable_models
 from triton_installation import ServeError
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ CANARY_SHARE = 20  # a canary that takes 1 s is followed by 20 s without one: at
 MAX_STARTS = 5  # failed ones in a row
 LONGEST_PAUSE_S, CALM_S = 30, 60
 PR_SET_CHILD_SUBREAPER = 36
+EXEC_COUNT = re.compile(r'nv_inference_exec_count\{model="(\w+)".*\} (\S+)')
 
 
 def pause_s(n_recent: int) -> int:
@@ -63,9 +66,9 @@ def collect_orphans(server_pid: int) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists and has not ended."""
+    """Whether a process exists, has not ended and was not stopped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZT"
     except OSError:
         return False
 
@@ -81,6 +84,12 @@ def children(pid: int) -> list[int]:
         if int(parent) == pid:
             found.append(int(stat.parent.name))
     return found
+
+
+def own_models(repository: Path, models: Sequence[str]) -> dict[str, set[str]]:
+    """Each model with those that it calls and none of the others does."""
+    reached = {model: set(reachable_models(repository, [model])) for model in models}
+    return {model: reached[model].difference(*(reached[m] for m in models if m != model)) for model in models}
 
 
 class Supervisor:
@@ -101,7 +110,9 @@ class Supervisor:
         """The canary is sent every interval_s; no answer in patience_s, while nothing else ends either, means hung."""
         self.server, self.models = server, models
         self.interval_s, self.patience_s = interval_s, patience_s
+        self.own_models = own_models(server.repository, models)
         self.expected: dict[str, str] = {}
+        self.canary_s = float("inf")
         self.has_started, self.problem = False, "starting"
         self.last_sign, self.longest_silence_s = time.monotonic(), 2 * server.ready_timeout_s + LONGEST_PAUSE_S
         self.restarts: deque[float] = deque(maxlen=10)
@@ -169,6 +180,7 @@ class Supervisor:
     def _warm_up(self) -> None:
         began = time.monotonic()
         for _ in range(1 if self.has_started else WARM_UP_ROUNDS):
+            began_round = time.monotonic()
             for model in self.models:
                 try:
                     found = canary.segment(self.server.http_url, model, self.server.ready_timeout_s)
@@ -176,6 +188,7 @@ class Supervisor:
                     raise ServeError(f"{model} does not segment the canary: {error}") from None
                 if self.expected.setdefault(model, found) != found:
                     raise ServeError(f"{model} does not segment the canary as it did before: its answers are not sure")
+            self.canary_s = min(self.canary_s, time.monotonic() - began_round)
             if time.monotonic() - began > WARM_UP_S:
                 break
 
@@ -203,11 +216,11 @@ class Supervisor:
             if problem := self._find_dead():
                 return problem
             if check is None and began_tick >= due:
-                check, sent = self.pool.submit(self._check_canaries), began_tick
+                check = self.pool.submit(self._check_canaries)
             if check is not None and check.done():
                 if problem := check.result():
                     return problem
-                check, due = None, began_tick + max(self.interval_s, CANARY_SHARE * (began_tick - sent))
+                check, due = None, began_tick + max(self.interval_s, CANARY_SHARE * self.canary_s)
             time.sleep(TICK_S)
 
     def _find_dead(self) -> str:
@@ -216,7 +229,8 @@ class Supervisor:
         collect_orphans(self.server.process.pid)
         if (code := self.server.process.poll()) is not None:
             return f"tritonserver ended with code {code}"
-        return "" if all(map(is_running, self.steps)) else "a python step ended"
+        processes = (self.server.process.pid, *self.steps)
+        return "" if all(map(is_running, processes)) else "a process of the server ended or was stopped"
 
     def _check_canaries(self) -> str:
         """What is wrong with a model's answers, twice in a row; nothing if they are right or the server is busy."""
@@ -226,7 +240,7 @@ class Supervisor:
         return ""
 
     def _ask(self, model: str) -> str:
-        deadline, done_before = time.monotonic() + self.patience_s, self._requests_done()
+        deadline, before = time.monotonic() + self.patience_s, self._count_computations(model)
         while True:
             patience = max(deadline - time.monotonic(), 0.1)
             try:
@@ -234,8 +248,8 @@ class Supervisor:
             except canary.NoAnswerError:  # hung, or busy with other requests
                 if time.monotonic() < deadline:
                     time.sleep(min(1, patience))
-                elif self._requests_done() > done_before:
-                    return ""
+                elif any(n > before.get(m, 0) + 1 for m, n in self._count_computations(model).items()):
+                    return ""  # one may be the canary's own, on its way to what hangs
                 else:
                     return f"no answer to the canary in {self.patience_s:g} s, and no other request was finished"
             except canary.CanaryError as error:
@@ -243,14 +257,14 @@ class Supervisor:
             else:
                 return "" if found == self.expected[model] else "the canary was segmented wrong"
 
-    def _requests_done(self) -> int:
-        """How often any model has finished a computation."""
+    def _count_computations(self, model: str) -> dict[str, int]:
+        """How often the model, and each that only it calls, has finished one."""
         try:
             with urllib.request.urlopen(self.server.metrics_url, timeout=5) as answer:
-                lines = answer.read().decode().splitlines()
+                counts = EXEC_COUNT.findall(answer.read().decode())
         except OSError:
-            return 0
-        return sum(int(float(line.rpartition(" ")[2])) for line in lines if line.startswith("nv_inference_exec_count{"))
+            return {}
+        return {name: int(float(count)) for name, count in counts if name in self.own_models[model]}
 
 
 def probe_handler(supervisor: Supervisor) -> type[BaseHTTPRequestHandler]:

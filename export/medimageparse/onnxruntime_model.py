@@ -5,6 +5,7 @@ from pathlib import Path
 
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
 
 class TritonPythonModel:
@@ -19,7 +20,16 @@ class TritonPythonModel:
         self.input_names = [tensor.name for tensor in self.session.get_inputs()]
 
     def execute(self, requests):
-        return [self.infer(request) for request in requests]
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request):
+        try:
+            return self.infer(request)
+        except Exception as error:  # its words name nodes and hold values, a traceback has paths
+            do_not_fit = isinstance(error, (Fail, InvalidArgument))
+            code = pb_utils.TritonError.INVALID_ARG if do_not_fit else pb_utils.TritonError.INTERNAL
+            sentence = f"these tensors gave no result: {type(error).__name__}"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, code))
 
     def infer(self, request):
         """Runs what leads to the requested outputs, and nothing else of the graph."""

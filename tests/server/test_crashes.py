@@ -1,5 +1,6 @@
 """serve.py while its processes are killed, and what it says when it cannot serve at all."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -35,12 +36,11 @@ def both_demos(tmp_path_factory):
 
 
 @contextmanager
-def serving(log_file, repository, *flags):
-    """A running serve.py: its process and urls, and its log."""
+def serving(log_file, repository, *flags, before=(), **options):
+    """A running serve.py, started by the command `before` it: its process and urls, and its log."""
+    command = [*before, *COMMAND, "--repository", repository, *flags]
     with log_file.open("w") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "--repository", repository, *flags], stdout=subprocess.PIPE, stderr=log, text=True
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **options)
         try:
             ready = process.stdout.readline()
             assert ready.startswith("ready: "), log_file.read_text()
@@ -157,6 +157,43 @@ def test_killed_under_load_it_comes_back_and_answers_nothing_wrong(service, volu
     assert len(triton_of(service)[1]) == len(steps)
 
 
+def test_a_stopped_process_is_noticed(tmp_path, both_demos, volume):
+    with serving(tmp_path / "log", both_demos) as service, Load(service.grpc, volume) as load:
+        for victim in ("encode_masks/", "tritonserver"):
+            triton, steps, prefix = triton_of(service)
+            [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
+            os.kill(pid, signal.SIGSTOP)
+            wait_until(lambda: probe(service, "/ready") == 503)
+            wait_until(lambda: probe(service, "/ready") == 200)
+            load.wait_for_right_answers()
+            assert not any(Path(f"/proc/{process}").exists() for process in (triton, *steps))
+            assert regions(prefix) == []
+        assert load.wrong == 0
+
+
+def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path, both_demos, volume):
+    repository, hang = tmp_path / "hanging", tmp_path / "hang"
+    shutil.copytree(both_demos, repository)
+    runner = repository / "mask_decoder" / "1" / "onnxruntime_model.py"
+    wait = (
+        f"    def execute(self, requests):\n        while Path({str(hang)!r}).exists():\n            time.sleep(0.01)\n"
+    )
+    code = runner.read_text().replace("    def execute(self, requests):\n", wait)
+    assert wait in code
+    runner.write_text(f"import time\n{code}")
+    flags = ("--canary-interval=1", "--canary-timeout=2")
+    with serving(tmp_path / "log", repository, *flags) as service, Load(service.grpc, volume) as load:
+        triton, steps, prefix = triton_of(service)
+        hang.touch()
+        wait_until(lambda: "no other request was finished" in service.log.read_text())
+        hang.unlink()
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+        assert load.wrong == 0
+        assert not any(map(is_running, (triton, *steps)))
+        assert regions(prefix) == []
+
+
 def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsys):
     with TritonServer(repository) as server:
         try:
@@ -271,3 +308,84 @@ def test_a_full_disk_is_refused(tmp_path, repository):
     size = ("64k", str(tmp_path / "disk"))
     sentence = refusal(repository, *UNSHARED, "sh", "-c", SMALL, "sh", *size, env=environment)
     assert sentence == "serve.py: /tmp (TMPDIR) or /dev/shm cannot be written: No space left on device"
+
+
+def small(size, folder):
+    """What to start a command with, so that `folder` is a tmpfs of that size for it."""
+    return [*UNSHARED, "sh", "-c", SMALL, "sh", size, folder]
+
+
+def fill(service, folder):
+    """A file that takes the rest of the folder as the service sees it."""
+    path = Path(f"/proc/{service.process.pid}/root") / folder.lstrip("/") / "filler"
+    with path.open("wb", buffering=0) as file:
+        for size in (2**20, 2**12):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))
+    return path
+
+
+@pytest.mark.usefixtures("unshared")
+def test_when_shared_memory_fills_up_requests_fail_or_are_right(tmp_path, both_demos, service, volume, phantom):
+    large = nib.Nifti1Image(np.tile(phantom.intensities, (2, 2, 1)), phantom.affine)
+    with Client(service.grpc, timeout_s=PATIENCE_S) as client:
+        expected = client.segment(large, ["liver"]).label_map
+    with (
+        serving(tmp_path / "log", both_demos, "--canary-interval=1", before=small("128m", "/dev/shm")) as service,
+        Load(service.grpc, volume) as load,
+        Client(service.grpc, timeout_s=PATIENCE_S) as client,
+    ):
+        filler = fill(service, "/dev/shm")
+        for _ in range(5):
+            with pytest.raises(ServerError) as failed:
+                client.segment(large, ["liver"])
+            assert re.search("failed; the server's log says why|No space left on device", str(failed.value))
+        filler.unlink()
+        load.wait_for_right_answers()
+        wait_until(lambda: probe(service, "/ready") == 200)
+        assert np.array_equal(client.segment(large, ["liver"]).label_map, expected)
+    assert load.wrong == 0
+    assert {type(error) for error in load.errors} <= {ServerUnavailable, ServerError}
+
+
+@pytest.mark.usefixtures("unshared")
+def test_a_disk_that_fills_up_disturbs_nothing(tmp_path, both_demos, volume):
+    (tmp_path / "disk").mkdir()
+    disk = str(tmp_path / "disk")
+    environment = os.environ | {"TMPDIR": disk}
+    with (
+        serving(tmp_path / "log", both_demos, before=small("8m", disk), env=environment) as service,
+        Load(service.grpc, volume) as load,
+    ):
+        fill(service, disk)
+        load.wait_for_right_answers()
+        assert load.errors == []
+        os.kill(triton_of(service)[0], signal.SIGKILL)
+        wait_until(lambda: probe(service, "/ready") == 503)
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+    assert load.wrong == 0
+
+
+PID_1 = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+
+
+def test_as_pid_1_it_collects_ends_and_recovers(tmp_path, both_demos, volume):
+    if subprocess.run([*PID_1, "true"], capture_output=True).returncode:
+        pytest.skip("this machine gives no PID namespace to be PID 1 of")
+    with serving(tmp_path / "log", both_demos, "--canary-interval=1", before=PID_1) as service:
+        [first] = children(service.process.pid)
+        inside = SimpleNamespace(process=SimpleNamespace(pid=first))
+        assert re.search(r"NSpid:\s+\d+\s+1\n", Path(f"/proc/{first}/status").read_text())
+        triton, steps, prefix = triton_of(inside)
+        with Load(service.grpc, volume) as load:
+            os.kill(next(iter(steps)), signal.SIGKILL)
+            wait_until(lambda: probe(service, "/ready") == 503)
+            wait_until(lambda: probe(service, "/ready") == 200)
+            load.wait_for_right_answers()
+        assert load.wrong == 0
+        wait_until(lambda: not any(Path(f"/proc/{process}").exists() for process in (triton, *steps)))  # no zombies
+        assert regions(prefix) == []
+        os.kill(first, signal.SIGTERM)
+        assert service.process.wait(PATIENCE_S) == 0

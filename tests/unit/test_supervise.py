@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import supervise
 from PIL import Image
-from serve import find_reason
+from serve import REPOSITORY, find_reason
 from supervise import Supervisor, pause_s
 from triton_installation import ServeError
 
@@ -29,19 +29,21 @@ MODEL = "medimageparse"
 class FakeServer:
     """Answers the canary as `answers` says: a byte for every pixel of the mask, an HTTP status, or None: never.
 
-    `failing_starts` are left; `work_s` after a metrics request, another request counts as finished.
+    `failing_starts` are left; between two looks at the metrics `others` computations are finished.
     """
 
     def __init__(self):
-        self.answers, self.failing_starts, self.stops, self.done, self.is_busy = 1, 0, [], 0, False
+        self.answers, self.failing_starts, self.stops, self.done, self.others = 1, 0, [], 0, 0
         self.hosts, self.ready_timeout_s, self.process = {"grpc": "127.0.0.1"}, 10, None
+        self.busy_model, self.repository = MODEL, REPOSITORY
         self.released = threading.Event()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
-                server.done += server.is_busy
-                self.send(200, f'nv_inference_exec_count{{model="a"}} {server.done}\nother 7\n'.encode())
+                server.done += server.others
+                count = f'nv_inference_exec_count{{model="{server.busy_model}",version="1"}} {server.done}'
+                self.send(200, f"{count}\nother 7\n".encode())
 
             def do_POST(self):
                 self.rfile.read(int(self.headers["Content-Length"]))
@@ -163,16 +165,25 @@ def test_a_wrong_a_failed_and_a_missing_answer_are_noticed(server, supervisor, a
 @pytest.mark.parametrize("answers", [503, None])
 def test_a_busy_server_is_left_in_peace(server, supervisor, answers):
     with supervisor:
-        server.answers, server.is_busy = answers, True
+        server.answers, server.others = answers, 2
         assert supervisor._check_canaries() == ""
-        server.is_busy = False
+        server.others = 1  # as far as the canary itself came
         assert "no other request was finished" in supervisor._check_canaries()
+
+
+def test_what_another_model_does_is_no_sign_of_life(server, supervisor):
+    supervisor.own_models = supervise.own_models(REPOSITORY, [MODEL, "medimageparse_3d"])
+    with supervisor:
+        server.answers, server.others, server.busy_model = None, 2, "image_encoder"
+        assert supervisor._check_canaries() == ""
+        for server.busy_model in ("image_encoder_3d", "tokenize_prompts"):  # the other's, and what both call
+            assert "no other request was finished" in supervisor._check_canaries()
 
 
 def test_an_ended_process_is_noticed(server, supervisor, monkeypatch):
     with supervisor:
         monkeypatch.setattr(supervise, "is_running", lambda pid: False)
-        assert supervisor._wait_for_problem() == "a python step ended"
+        assert supervisor._wait_for_problem() == "a process of the server ended or was stopped"
         server.process.poll = lambda: -9
         assert supervisor._wait_for_problem() == "tritonserver ended with code -9"
 

@@ -2,6 +2,8 @@
 
 import json
 import time
+import traceback
+from pathlib import Path
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -18,6 +20,12 @@ class TritonPythonModel:
         return [self.respond(request) for request in requests]
 
     def respond(self, request):
+        try:
+            return self.answer(request)
+        except Exception as error:
+            return pb_utils.InferenceResponse(error=without_words(error))
+
+    def answer(self, request):
         start_ns = time.time_ns()
         try:
             options = {"output": output} if (output := read_option(request, "output")) else {}
@@ -43,3 +51,13 @@ def read_option(request, name):
         return tensor.as_numpy().item()[:100].decode()  # no choice is as long
     except UnicodeDecodeError:
         raise ValueError(f"{name} is not UTF-8 text") from None
+
+
+def without_words(error):
+    """Where it happened and no more, for caller and log: words can be a patient's, and a traceback has paths."""
+    places = [(Path(place.filename), place.lineno) for place in traceback.extract_tb(error.__traceback__)]
+    file, line = [place for place in places if place[0].parent == Path(__file__).parent][-1]
+    sentence = f"these tensors gave no result: {type(error).__name__} in line {line} of {file.name}"
+    is_ours = isinstance(error, (MemoryError, OSError))  # all else comes from tensors that do not fit
+    code = pb_utils.TritonError.INTERNAL if is_ours else pb_utils.TritonError.INVALID_ARG
+    return pb_utils.TritonError(sentence, code)

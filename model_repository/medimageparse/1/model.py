@@ -5,8 +5,10 @@ output of a step, because BLS loses the codes of errors (tritonserver 2.51).
 """
 
 import json
+import os
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.models = {name: value["string_value"] for name, value in parameters.items()}
         self.networks = json.loads(Path(__file__).with_name("networks.json").read_text())
+        self.networks["runtime"] = os.environ.get("MEDIMAGEPARSE_RUNTIME")  # serve.py sets it
 
     async def execute(self, requests):
         return [await self.respond(request) for request in requests]
@@ -38,6 +41,10 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(await self.answer(request, watch(request)))
         except StepError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(*error.args))
+        except Exception as error:
+            pb_utils.Logger.log_error(without_words(error))
+            sentence = "the request failed; the server's log says why"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
 
     async def answer(self, request, gave_up):
         known = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -70,7 +77,7 @@ class TritonPythonModel:
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         ).async_exec()
         if response.has_error():
-            pb_utils.Logger.log_error(response.error().message().splitlines()[0])  # the rest is a traceback
+            pb_utils.Logger.log_error(f"{self.models[model]}: {response.error().message().splitlines()[0]}")
             raise StepError(f"{self.models[model]} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
         # copies, because the response's own memory goes with it
         outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
@@ -83,3 +90,10 @@ def watch(request):
     """Whether the caller gave up: by cancelling, which only gRPC can, or by a time-out sent with the request."""
     end_ns = time.monotonic_ns() + (request.timeout() * 1000 or sys.maxsize)
     return lambda: request.is_cancelled() or time.monotonic_ns() > end_ns
+
+
+def without_words(error):
+    """Where it happened and no more: words can be a patient's, and a traceback has paths."""
+    places = [(Path(place.filename), place.lineno) for place in traceback.extract_tb(error.__traceback__)]
+    file, line = [place for place in places if place[0].parent == Path(__file__).parent][-1]
+    return f"{type(error).__name__} in line {line} of {file.name}"

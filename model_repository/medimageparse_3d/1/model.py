@@ -5,8 +5,10 @@ output of a step, because BLS loses the codes of errors (tritonserver 2.51).
 """
 
 import json
+import os
 import sys
 import time
+import traceback
 from collections import deque
 from pathlib import Path
 
@@ -31,6 +33,7 @@ class TritonPythonModel:
         self.window_size = int(self.parameters["window_size"])
         self.windows_in_flight = int(self.parameters["windows_in_flight"])
         self.networks = json.loads(Path(__file__).with_name("networks.json").read_text())
+        self.networks["runtime"] = os.environ.get("MEDIMAGEPARSE_RUNTIME")  # serve.py sets it
 
     async def execute(self, requests):
         return [await self.respond(request) for request in requests]
@@ -40,6 +43,10 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(await self.answer(request, watch(request)))
         except StepError as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(*error.args))
+        except Exception as error:
+            pb_utils.Logger.log_error(without_words(error))
+            sentence = "the request failed; the server's log says why"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
 
     async def answer(self, request, gave_up):
         sent = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -101,7 +108,7 @@ class TritonPythonModel:
     def read(self, response, model):
         """The outputs of a response by name. They are copies: its own memory goes with it."""
         if response.has_error():
-            pb_utils.Logger.log_error(response.error().message().splitlines()[0])  # the rest is a traceback
+            pb_utils.Logger.log_error(f"{self.parameters[model]}: {response.error().message().splitlines()[0]}")
             sentence = f"{self.parameters[model]} failed; the server's log says why"
             raise StepError(sentence, pb_utils.TritonError.INTERNAL)
         outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
@@ -114,3 +121,10 @@ def watch(request):
     """Whether the caller gave up: by cancelling, which only gRPC can, or by a time-out sent with the request."""
     end_ns = time.monotonic_ns() + (request.timeout() * 1000 or sys.maxsize)
     return lambda: request.is_cancelled() or time.monotonic_ns() > end_ns
+
+
+def without_words(error):
+    """Where it happened and no more: words can be a patient's, and a traceback has paths."""
+    places = [(Path(place.filename), place.lineno) for place in traceback.extract_tb(error.__traceback__)]
+    file, line = [place for place in places if place[0].parent == Path(__file__).parent][-1]
+    return f"{type(error).__name__} in line {line} of {file.name}"
