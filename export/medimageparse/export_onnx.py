@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
 from medimageparse.manifest import sha256, write_json
 from medimageparse.networks_3d import NOISE_SEED
+from medimageparse.repository_copy import RUNNERS
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 
 OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
 # over 1, or the exporter fixes them
 TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "prompts": 6, "tokens": 5, "groups": 2, "prompts_per_group": 3}
-RUNNER = "onnxruntime_model.py"  # serves model.onnx where the server has no ONNX Runtime backend
 NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 logger = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def export_networks(
     repository: Path,
     precision: str = "fp32",
 ) -> None:
-    """Writes model.onnx, manifest.json and the CPU runner of every network into a model repository, and networks.json.
+    """Writes model.onnx, manifest.json and the CPU runners of every network into a model repository, and networks.json.
 
     Everything is made and compared under temporary names first. networks.json, without which nothing is segmented,
     goes before the old files are replaced and comes back last.
@@ -149,8 +149,8 @@ def export_networks(
         logger.info("%s exported in %s; against PyTorch in fp32: %s", name, precision, summary(report))
         graphs[name] = sha256(graph)
         manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, "differences": report}
-        runner = shutil.copyfile(Path(__file__).with_name(RUNNER), folder / f"{RUNNER}.partial")
-        partial += [graph, runner, write_json(folder / "manifest.json.partial", manifest)]
+        partial += [graph, write_json(folder / "manifest.json.partial", manifest)]
+        partial += [shutil.copyfile(Path(__file__).with_name(r), folder / f"{r}.partial") for r in RUNNERS]
     served = repository / variant.model / "1" / "networks.json"
     served.parent.mkdir(parents=True, exist_ok=True)
     served.unlink(missing_ok=True)

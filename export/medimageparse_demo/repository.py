@@ -4,13 +4,13 @@ import argparse
 import shutil
 from pathlib import Path
 
-from medimageparse.repository_copy import copy_models
+from medimageparse.repository_copy import RUNNERS, copy_models
 
 from medimageparse_demo import MODEL_REPOSITORY
 
 WEIGHTS, WEIGHTS_2D = (Path(__file__).with_name(name) for name in ("weights", "weights_2d"))
 DEMO_WEIGHTS = (WEIGHTS, WEIGHTS_2D)
-RUNNER = Path(__file__).resolve().parents[1] / "medimageparse" / "onnxruntime_model.py"
+PACKAGE = Path(__file__).resolve().parents[1] / "medimageparse"
 NOT_SERVED = ("*.safetensors", "*.csv")
 
 
@@ -19,7 +19,8 @@ def demo_repository(destination: Path, *weights: Path) -> Path:
     copy_models(MODEL_REPOSITORY, destination)
     for folder in weights or DEMO_WEIGHTS:
         for graph in sorted(folder.glob("*/1/model.onnx")):
-            shutil.copy2(RUNNER, destination / graph.parent.relative_to(folder))
+            for runner in RUNNERS:
+                shutil.copy2(PACKAGE / runner, destination / graph.parent.relative_to(folder))
         shutil.copytree(folder, destination, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
     return destination
 

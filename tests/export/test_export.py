@@ -22,7 +22,7 @@ from medimageparse.export_onnx import export_networks, graph_of, run_module
 from medimageparse.manifest import sha256
 from medimageparse.networks import build_random
 from medimageparse.networks_3d import NOISE_SEED
-from medimageparse.repository_copy import copy_repository
+from medimageparse.repository_copy import RUNNERS, copy_repository
 from medimageparse.served_tensors import CLASSES, Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCABULARY_SIZE
 from tritonclient.grpc.model_config_pb2 import ModelConfig
@@ -171,7 +171,7 @@ def test_manifests_say_what_was_made_of_what(exported, variant, precision):
     assert list(served["graphs"]) == list(networks(variant))
     for name, network in networks(variant).items():
         folder = repository / name / "1"
-        assert {path.name for path in folder.iterdir()} == {"model.onnx", "manifest.json", "onnxruntime_model.py"}
+        assert {path.name for path in folder.iterdir()} == {"model.onnx", "manifest.json", *RUNNERS}
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["graph_sha256"] == sha256(folder / "model.onnx") == served["graphs"][name]
         assert (manifest["variant"], manifest["precision"]) == (variant.name, precision)

@@ -10,11 +10,13 @@ from google.protobuf import text_format
 from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, PUBLISHED, PUBLISHED_2D, TINY_2D
 from medimageparse_demo.repository import WEIGHTS
-from serve import REPOSITORY, called_models
+from model_calls import called_models
+from serve import REPOSITORY
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import np_to_triton_dtype
 
-RUNTIMES = ("config.pbtxt", "configs/onnxruntime.pbtxt", "configs/cpu.pbtxt")
+RUNTIMES = ("config.pbtxt", "configs/onnxruntime.pbtxt", "configs/cpu.pbtxt", "configs/cpu-bf16.pbtxt")
+IN_BF16 = ("image_encoder", "image_encoder_3d")
 ONNX_TYPES = {
     "tensor(float)": DataType.TYPE_FP32,
     "tensor(int64)": DataType.TYPE_INT64,
@@ -62,10 +64,13 @@ def test_a_model_is_named_as_its_folder_and_takes_whole_requests(model):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_the_runtimes_of_a_network_agree(network):
-    tensorrt, onnx, cpu = (read(REPOSITORY / network / path) for path in RUNTIMES)
-    assert {tensorrt.name, onnx.name, cpu.name} == {network}
+    tensorrt, onnx, cpu, cpu_bf16 = (read(REPOSITORY / network / path) for path in RUNTIMES)
+    assert {tensorrt.name, onnx.name, cpu.name, cpu_bf16.name} == {network}
     assert (tensorrt.platform, onnx.platform, cpu.backend) == ("tensorrt_plan", "onnxruntime_onnx", "python")
     assert cpu.default_model_filename == "onnxruntime_model.py"
+    assert (tensors(cpu_bf16.input), tensors(cpu_bf16.output)) == (tensors(cpu.input), tensors(cpu.output))
+    runner = "openvino_model.py" if network in IN_BF16 else "onnxruntime_model.py"
+    assert cpu_bf16.default_model_filename == runner
     for published, other, open_ in zip(
         (tensorrt.input, tensorrt.output), (onnx.input, onnx.output), (cpu.input, cpu.output), strict=True
     ):

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "model_repository/requirements.lock")
+OPENVINO = "model_repository/requirements-openvino.lock"
 
 
 def plain(name):
@@ -51,6 +52,11 @@ def test_the_container_gets_what_is_tested():
     assert steps.items() <= full.items()
 
 
+def test_openvino_comes_alone():
+    """Its telemetry package is not wanted; of its other dependency, numpy, the steps have their own."""
+    assert list(locked(OPENVINO)) == ["openvino"]
+
+
 def test_the_client_and_the_demo_are_locked_too():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = [*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["demo"]]
@@ -60,5 +66,6 @@ def test_the_client_and_the_demo_are_locked_too():
 
 
 def test_what_installs_insists_on_the_hashes():
-    for file, lock in (("Makefile", "requirements.lock"), ("Dockerfile", "model_repository/requirements.lock")):
+    installs = [("Makefile", "requirements.lock"), ("Dockerfile", "model_repository/requirements.lock")]
+    for file, lock in (*installs, ("Makefile", OPENVINO)):
         assert f"--no-deps --require-hashes -r {lock}\n" in (ROOT / file).read_text()

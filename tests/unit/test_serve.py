@@ -1,6 +1,7 @@
 """What serve.py decides before it starts anything."""
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import socket
@@ -8,17 +9,17 @@ import sys
 import sysconfig
 
 import pytest
+import serve
 import triton_installation
+from model_calls import called_models, reachable_models
 from serve import (
     BUILT_FILES,
     PUBLIC_MODELS,
     REPOSITORY,
     TritonServer,
-    called_models,
     check_built_files,
     find_built_models,
     free_port,
-    reachable_models,
 )
 from triton_installation import Installation, ServeError, find_installation, find_libpython
 
@@ -111,8 +112,22 @@ def test_nothing_built_is_refused(both):
 
 
 def test_an_unknown_runtime_is_refused():
-    with pytest.raises(ServeError, match="no runtime gpu; choose one of cpu, onnxruntime, tensorrt"):
+    with pytest.raises(ServeError, match="no runtime gpu; choose one of cpu, cpu-bf16, onnxruntime, tensorrt"):
         TritonServer(runtime="gpu")
+
+
+def test_a_processor_without_bf16_runs_in_fp32_and_says_so(tmp_path, monkeypatch, capsys):
+    make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": ""})
+    monkeypatch.setattr(serve, "has_bf16", lambda: False)
+    assert TritonServer(tmp_path, "cpu-bf16", ("outer",)).runtime == "cpu"
+    assert "no instructions for bf16" in capsys.readouterr().err
+
+
+def test_bf16_without_openvino_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(serve, "has_bf16", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ServeError, match="make openvino"):
+        TritonServer(tmp_path, "cpu-bf16")
 
 
 @pytest.mark.parametrize(("runtime", "flag"), [("tensorrt", False), ("cpu", True), ("onnxruntime", True)])

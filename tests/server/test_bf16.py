@@ -1,0 +1,77 @@
+"""RUNTIME=cpu-bf16: the image encoders by OpenVINO, everything else as with RUNTIME=cpu."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import serve
+import tritonclient.grpc
+from medimageparse_client import Client
+from medimageparse_demo.images import make_image
+from medimageparse_demo.repository import demo_repository
+from serve import TritonServer
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture(scope="module")
+def both_demos(tmp_path_factory):
+    return demo_repository(tmp_path_factory.mktemp("both_demos") / "model_repository")
+
+
+def answers(repository, runtime, phantom, picture):
+    """Label map of a CT, masks of a picture, and the two reports."""
+    with TritonServer(repository, runtime) as server, Client(server.grpc_url, timeout_s=600) as client:
+        volume = client.segment(nib.Nifti1Image(phantom.intensities, phantom.affine), sorted(phantom.structures))
+        image = client.segment_image(picture.pixels, sorted(picture.masks))
+        return volume.label_map, image.probabilities > 127, (volume.report, image.report)
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return make_image(4)
+
+
+@pytest.fixture(scope="module")
+def in_fp32(both_demos, phantom, picture):
+    return answers(both_demos, "cpu", phantom, picture)
+
+
+def overlap(a, b):
+    return np.count_nonzero(a & b) / np.count_nonzero(a | b)
+
+
+@pytest.mark.skipif(not serve.has_bf16(), reason="this processor has no instructions for bf16")
+def test_masks_in_bf16_are_those_in_fp32(both_demos, phantom, picture, in_fp32):
+    labels, masks, reports = answers(both_demos, "cpu-bf16", phantom, picture)
+    expected_labels, expected_masks, expected_reports = in_fp32
+    assert [report["networks"]["runtime"] for report in (*reports, *expected_reports)] == 2 * ["cpu-bf16"] + 2 * ["cpu"]
+    assert np.mean(labels == expected_labels) >= 0.995
+    found = [label for label in np.unique(expected_labels) if label]
+    assert len(found) >= 5
+    assert min(overlap(labels == label, expected_labels == label) for label in found) >= 0.995
+    assert min(map(overlap, masks, expected_masks)) >= 0.995
+
+
+def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
+    tmp_path, monkeypatch, phantom, picture, in_fp32
+):
+    repository = demo_repository(tmp_path / "model_repository")
+    for network in ("image_encoder", "image_encoder_3d"):
+        config = repository / network / "configs" / "cpu-bf16.pbtxt"
+        text = config.read_text()
+        assert '"bf16"' in text
+        config.write_text(text.replace('"bf16"', '"f32"'))
+    monkeypatch.setattr(serve, "has_bf16", lambda: True)
+    labels, masks, _ = answers(repository, "cpu-bf16", phantom, picture)
+    assert np.mean(labels != in_fp32[0]) < 0.0001
+    assert np.mean(masks != in_fp32[1]) < 0.0001
+    with (
+        TritonServer(repository, "cpu-bf16") as server,
+        tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton,
+    ):
+        window = tritonclient.grpc.InferInput("window", [3, 7, 5], "FP32")
+        window.set_data_from_numpy(np.zeros((3, 7, 5), np.float32))
+        with pytest.raises(InferenceServerException) as refused:
+            triton.infer("image_encoder_3d", [window])
+    assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert "these tensors gave no result" in refused.value.message()
+    assert "/" not in refused.value.message()
