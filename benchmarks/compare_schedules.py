@@ -1,4 +1,4 @@
-"""The networks alone, by part: the originals' schedule against ours in PyTorch and in ONNX Runtime, in one run.
+"""The networks alone, by part: the originals' schedule against ours in PyTorch, ONNX Runtime and OpenVINO, in one run.
 
 Each round runs every way once, one after the other, so that a change of the machine's speed meets all of them;
 `times_original` is the median over the rounds of this way's seconds over the original's. Weights are random and the
@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import openvino
 import original_schedule as original
 import torch
+from gpu_networks import mask_iou
 from inputs import SENTENCES
 from medimageparse.class_embeddings import class_token_ids
 from medimageparse.comparison import blobs
@@ -25,16 +27,18 @@ from medimageparse.served_tensors import CLASSES
 from medimageparse.variants import PUBLISHED, VARIANTS, Variant
 from processes import OtherLoad
 from recording import RESULTS, append_row, conditions, median
+from serve import has_bf16
 from served import SEED, WORK, random_graphs
 from torch import Tensor, nn
 
 from clip_tokenizer import tokenize  # isort: skip  the server's; class_embeddings knows where it lies
 
-ORIGINAL = "original"
+ORIGINAL, BF16 = "original", "ours, image encoder in bf16"
 TEXT, IMAGE, MASKS, ALL = "text encoder", "image encoder", "mask decoder", "all"
 EXTRA_PROMPT, CLASS_NAMES = "each extra prompt", "class names, once per request"
+NOT_COMPARED = {"label_agreement": "", "mask_iou": ""}
 THIS_PROGRAM = -1  # no session has this number: what is not this program counts as others
-PACKAGES = ("torch", "onnxruntime", "onnx", "numpy")
+PACKAGES = ("torch", "onnxruntime", "openvino", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,19 @@ def original_3d(modules: Mapping[str, nn.Module], noise: Sequence[Tensor] | None
 
     return Way(
         "PyTorch",
-        lambda window: original.image_3d(modules["image_encoder_3d"], window),
+        lambda window: original.image_3d(modules["image_encoder_3d"], masks.mask_decoder.mask_features, window),
         lambda *prompts: (original.text_3d(modules["text_encoder_3d"], *prompts),),
         decode,
     )
 
 
 def original_2d(modules: Mapping[str, nn.Module]) -> Way:
+    masks = modules["mask_decoder"]
     return Way(
         "PyTorch",
-        lambda pixels: original.image_2d(modules["image_encoder"], pixels),
+        lambda pixels: original.image_2d(modules["image_encoder"], masks.mask_decoder.mask_features, pixels),
         lambda *prompts: original.text_2d(modules["text_encoder"], *prompts),
-        lambda request, features, text: original.masks_2d(modules["mask_decoder"], features, *text),
+        lambda request, features, text: original.masks_2d(masks, features, *text),
     )
 
 
@@ -108,6 +113,17 @@ def as_tuple(module: nn.Module) -> Callable[..., tuple]:
     return run
 
 
+def openvino_run(graph: Path, threads: int) -> Callable[..., tuple]:
+    """A graph in bf16, as RUNTIME=cpu-bf16 serves the image encoders."""
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    infer = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request().infer
+
+    def run(*tensors: Tensor) -> tuple:
+        return tuple(torch.from_numpy(array) for array in infer([t.numpy() for t in tensors]).to_tuple())
+
+    return run
+
+
 def onnx_run(graph: Path, threads: int) -> Callable[..., tuple]:
     """A graph as it is served: of the 3D mask decoder only what the pipeline asks for is computed."""
     options = onnxruntime.SessionOptions()
@@ -125,12 +141,18 @@ def onnx_run(graph: Path, threads: int) -> Callable[..., tuple]:
 
 def ways_of(variant: Variant, modules: Mapping[str, nn.Module], graphs: Path, threads: int) -> dict[str, Way]:
     first = original_3d(modules) if variant.model == "medimageparse_3d" else original_2d(modules)
-    sessions = {name: onnx_run(graphs / name / "1" / "model.onnx", threads) for name in modules}
-    return {
+    files = {name: graphs / name / "1" / "model.onnx" for name in modules}
+    sessions = {name: onnx_run(file, threads) for name, file in files.items()}
+    ways = {
         ORIGINAL: first,
         "ours, PyTorch": ours("PyTorch", {name: as_tuple(m) for name, m in modules.items()}, variant.model),
         "ours, ONNX Runtime": ours("ONNX Runtime", sessions, variant.model),
     }
+    if has_bf16():
+        [name] = (name for name in files if name.startswith("image_encoder"))
+        sessions = sessions | {name: openvino_run(files[name], threads)}
+        ways[BF16] = ours("OpenVINO, ONNX Runtime", sessions, variant.model)
+    return ways
 
 
 def make_request(variant: Variant, n_slices: int, n_prompts: int) -> Request:
@@ -156,10 +178,17 @@ def run_parts(way: Way, request: Request) -> tuple[dict[str, float], tuple]:
     return seconds | {ALL: marks[-1] - marks[0]}, results
 
 
-def agreement(expected: tuple, found: tuple) -> float:
-    """Share of pixels with the same label, in 2D on the same side of the mask's edge."""
-    first, other = (t if t.dtype != torch.float32 else t > 0 for t in (expected[0], found[0]))
-    return float((first == other).float().mean())
+def agreement(expected: tuple, found: tuple) -> dict[str, float]:
+    """Share of pixels with the same label, in 2D on the same side of a mask's edge, and mean IoU of the masks."""
+
+    def labels(results: tuple) -> Tensor:
+        first = results[0]
+        if first.dtype != torch.float32:
+            return first
+        return (first > 0) * torch.arange(1, len(first) + 1)[:, None, None]
+
+    first, other = labels(expected), labels(found)
+    return {"label_agreement": float((first == other).float().mean()), "mask_iou": mask_iou(first, other)}
 
 
 Seconds = dict[tuple[str, int, str], list[float]]  # way, prompts, part -> of every round
@@ -167,7 +196,7 @@ Seconds = dict[tuple[str, int, str], list[float]]  # way, prompts, part -> of ev
 
 def measure(
     ways: Mapping[str, Way], noisy: Way, requests: Mapping[int, Request], rounds: int
-) -> tuple[Seconds, dict[tuple[str, int], float]]:
+) -> tuple[Seconds, dict[tuple[str, int], dict[str, float]]]:
     """Seconds of every round, and how far each way agrees with the original on the same noise (`noisy`)."""
     seconds: Seconds = defaultdict(list)
     agreements = {}
@@ -237,7 +266,7 @@ def measure_model(variant: Variant, options: argparse.Namespace) -> Iterator[dic
             "weights": f"random, seed {options.seed}",
             "way": name,
             "runtime": ways[name].runtime,
-            "precision": "fp32",
+            "precision": "image encoder bf16, rest fp32" if name == BF16 else "fp32",
             "threads": options.threads,
             "size": variant.image_size,
             "slices": n_slices,
@@ -249,14 +278,16 @@ def measure_model(variant: Variant, options: argparse.Namespace) -> Iterator[dic
             "best_s": min(spent),
             "s_per_slice": median(spent) / n_slices,
             "times_original": median([a / b for a, b in zip(spent, of_original, strict=True)]),
-            "agreement": agreements.get((name, n_prompts), "") if part == ALL else "",
+            **(agreements.get((name, n_prompts), NOT_COMPARED) if part == ALL else NOT_COMPARED),
         }
 
 
 def summary(row: Mapping[str, object]) -> str:
-    line = f"{row['model']:<17}{row['prompts']:>2} prompts  {row['part']:<30}{row['way']:<20}"
+    line = f"{row['model']:<17}{row['prompts']:>2} prompts  {row['part']:<30}{row['way']:<28}"
     line += f"{row['median_s']:10.4f} s  {row['times_original']:6.3f} of the original"
-    return line if row["agreement"] == "" else f"{line}, {100 * row['agreement']:.2f} % of pixels equal"
+    if row["label_agreement"] == "":
+        return line
+    return f"{line}, {100 * row['label_agreement']:.2f} % of pixels equal, IoU {row['mask_iou']:.4f}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

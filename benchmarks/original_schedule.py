@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from medimageparse.focalnet import FocalModulation
 from medimageparse.layers import Attention
 from medimageparse.mask_decoder import N_LEVELS, SAMPLE_RATIO, MaskDecoder
+from medimageparse.mask_features import MaskFeatures
 from medimageparse.networks_2d import ImageFeatures, MatchedMasks, PromptFeatures
 from medimageparse.networks_3d import ImageEncoder, PromptedMasks, TextFeatures
 from medimageparse.seem_decoder import SeemDecoder, unit
@@ -115,8 +116,8 @@ def modulate(module: FocalModulation, x: Tensor) -> Tensor:
     return module.proj((query * module.h(summed)).permute(0, 2, 3, 1).contiguous())
 
 
-def backbone_and_pixels(module: ImageEncoder | ImageFeatures, image: Tensor) -> tuple[Tensor, ...]:
-    """Normalised image [B, 3, H, W] -> mask features and the three memories."""
+def backbone_and_pixels(module: ImageEncoder | ImageFeatures, last: MaskFeatures, image: Tensor) -> tuple[Tensor, ...]:
+    """Normalised image [B, 3, H, W] -> mask features, made by the `last` convolution, and the three memories."""
     backbone, decoder = module.backbone, module.pixel_decoder
     tokens, features = backbone.patch_embed(image), []
     for index, (stage, norm) in enumerate(zip(backbone.stages, backbone.norms, strict=True)):
@@ -140,19 +141,19 @@ def backbone_and_pixels(module: ImageEncoder | ImageFeatures, image: Tensor) -> 
         lateral = decoder.laterals[str(level)](features[level - 1])
         y = F.relu(decoder.outputs[str(level)](lateral + F.interpolate(y, size=lateral.shape[2:], mode="nearest")))
         pyramid.append(y)
-    return decoder.mask_features(y), *pyramid[:3]
+    return last(y), *pyramid[:3]
 
 
-def image_3d(module: ImageEncoder, window: Tensor) -> tuple[Tensor, ...]:
+def image_3d(module: ImageEncoder, last: MaskFeatures, window: Tensor) -> tuple[Tensor, ...]:
     """window [S + 2, H, W] of 0..255 -> features of the S slices."""
     slices = torch.stack([window[1:-1], window[:-2], window[2:]], dim=1)
-    return backbone_and_pixels(module, (slices - module.pixel_mean.mean()) / module.pixel_std.mean())
+    return backbone_and_pixels(module, last, (slices - module.pixel_mean.mean()) / module.pixel_std.mean())
 
 
-def image_2d(module: ImageFeatures, pixels: Tensor) -> tuple[Tensor, ...]:
+def image_2d(module: ImageFeatures, last: MaskFeatures, pixels: Tensor) -> tuple[Tensor, ...]:
     """pixels [1, H, W, 3] uint8 -> features."""
-    image = pixels.permute(0, 3, 1, 2).float()
-    return backbone_and_pixels(module, (image - module.pixel_mean[:, None, None]) / module.pixel_std[:, None, None])
+    image = (pixels.float() - module.pixel_mean) / module.pixel_std
+    return backbone_and_pixels(module, last, image.permute(0, 3, 1, 2))
 
 
 # masks of 3D

@@ -114,7 +114,8 @@ def schedules(path: Path) -> tuple[list[Group], str]:
             bars.append(Bar(whole["way"], [(part["part"], float(part["median_s"])) for part in parts], ratio))
         groups.append(Group(f"{model}, prompts: {prompts}, slices: {own[0]['slices']}", bars))
     columns = {"model": "model", "prompts": "prompts", "part": "part", "way": "way", "median, s": "median_s"}
-    columns |= {"best, s": "best_s", "of the original": "times_original", "pixels equal": "agreement"}
+    columns |= {"best, s": "best_s", "of the original": "times_original"}
+    columns |= {"pixels equal": "label_agreement", "mask IoU": "mask_iou"}
     return groups, table(rows, columns)
 
 

@@ -22,7 +22,7 @@ from recording import median
 from serve import TritonServer
 
 WORK = Path(__file__).with_name("work")  # ignored by git
-SEED = 0
+SEED = 1  # of the random weights; with 0 a label of the published size hangs on the last bit
 TIMEOUT_S = 3600.0
 NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
 PYTHON_STEPS = ("decode_volume", "tokenize_prompts", "segment_volume", "encode_masks")

@@ -5,7 +5,7 @@ Files like shared/golden/v1_tiny.npz; all sizes are read from the file.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -88,7 +88,10 @@ def check_networks(
         runs = {name: in_torch(module) for name, module in modules.items()}
     else:
         runs = {name: in_onnxruntime(modules[name], network) for name, network in networks(variant).items()}
-    features = check_image(golden, report, modules["image_encoder"], runs["image_encoder"], pixels, info["cases"])
+    case = next(case for case in info["cases"] if f"{case}/mask_features" in golden)  # the image is recorded once
+    features = check_image(golden, report, modules["image_encoder"], runs["image_encoder"], pixels, case)
+    mask_features = in_torch(modules["mask_decoder"].mask_decoder.mask_features)(features[0])[0]
+    report.tensor(f"{case}/mask_features", mask_features)
     for case in info["cases"]:
         check_case(golden, report, case, info["cases"][case], modules, runs, features, in_onnxruntime is None)
 
@@ -121,10 +124,9 @@ def check_image(
     encoder: nn.Module,
     run: Run,
     pixels: np.ndarray,
-    cases: Iterable[str],
+    case: str,
 ) -> list[np.ndarray]:
-    """Features of the image, recorded once, with one of the cases; what lies before them is seen in PyTorch only."""
-    case = next(case for case in cases if f"{case}/mask_features" in golden)
+    """Features of the image, recorded with this case; what lies before them is seen in PyTorch only."""
     seen: dict[str, Tensor | Sequence[Tensor]] = {}
     parts = {"backbone": encoder.backbone, "encoder": encoder.pixel_decoder.encoder[-1]}
     handles = [
@@ -142,8 +144,7 @@ def check_image(
         tokens = seen["encoder"][1].transpose(1, 2)
         side = stages[-1].shape[-1]
         report.tensor(f"{case}/transformer_encoder_features", tokens.unflatten(2, (side, side)).numpy())
-    names = ("mask_features", "multi_scale_0", "multi_scale_1", "multi_scale_2")
-    for name, array in zip(names, features, strict=True):
+    for name, array in zip(("multi_scale_0", "multi_scale_1", "multi_scale_2"), features[1:], strict=True):
         report.tensor(f"{case}/{name}", array)
     return features
 
@@ -226,10 +227,10 @@ def check_states(
 ) -> None:
     """The queries before each prediction, and what the last prediction says of all queries."""
     decoder = matched_masks.mask_decoder
-    mask_features, *memories = map(torch.from_numpy, features)
+    finest, *memories = map(torch.from_numpy, features)
     tokens = torch.from_numpy(token_features).flatten(0, 1)[None]
     with torch.no_grad():
-        states = decoder(mask_features, memories, tokens, torch.from_numpy(mask).flatten()[None] != 0)
+        states = decoder(finest, memories, tokens, torch.from_numpy(mask).flatten()[None] != 0)
         captions = decoder.captions(states[-1])
         embeddings = decoder.mask_embeddings(states[-1])
         scale = matched_masks.logit_scale.exp()
@@ -237,7 +238,7 @@ def check_states(
         similarity = scale.clamp(max=MAX_LOGIT_SCALE) * cosines
         units = captions / (captions.norm(dim=-1, keepdim=True) + 1e-7)
         logits = scale * units @ matched_masks.class_embeddings.T
-        masks = torch.einsum("bqc,bchw->bqhw", embeddings, mask_features)
+        masks = torch.einsum("bqc,bchw->bqhw", embeddings, decoder.mask_features(finest))
     report.tensor(f"{case}/query_states", np.concatenate([state.detach().numpy() for state in states]))
     report.tensor(f"{case}/pred_captions", captions.numpy())
     report.tensor(f"{case}/pred_maskembs", embeddings.numpy())

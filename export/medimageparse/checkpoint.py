@@ -37,7 +37,7 @@ SHARED = (
     (PIXEL_DECODER + "adapter_*.norm.", "image_encoder.pixel_decoder.laterals.*.norm."),
     (PIXEL_DECODER + "layer_*.weight", "image_encoder.pixel_decoder.outputs.*.conv.weight"),
     (PIXEL_DECODER + "layer_*.norm.", "image_encoder.pixel_decoder.outputs.*.norm."),
-    (PIXEL_DECODER + "mask_features.", "image_encoder.pixel_decoder.mask_features."),
+    (PIXEL_DECODER + "mask_features.", DECODER + "mask_features."),
     (
         PREDICTOR + "transformer_cross_attention_layers.*.multihead_attn.",
         DECODER + "layers.*.cross_attention.attention.",

@@ -4,6 +4,8 @@ Post-norm blocks with layer scale, convolutional patch embedding and the normali
 channels-last layout [B, H, W, C]; only the depth-wise convolutions see [B, C, H, W].
 """
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,17 +32,22 @@ class FocalModulation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        query, context, gates = self.f(x).split([self.width, self.width, N_FOCAL_LEVELS + 1], dim=-1)
+        query, context, gates = (F.linear(x, *part) for part in self.f_parts())
         context = context.permute(0, 3, 1, 2)  # [B, C, H, W]
-        gates = gates.permute(0, 3, 1, 2)  # [B, levels + 1, H, W]
-        modulator = torch.zeros_like(context)
+        gates = gates.permute(0, 3, 1, 2) / (N_FOCAL_LEVELS + 1)  # [B, levels + 1, H, W]; the contexts are averaged
+        modulator: Tensor | float = 0
         for level, layer in enumerate(self.focal_layers):
             context = layer(context)
             modulator = modulator + context * gates[:, level : level + 1]
         everywhere = F.gelu(context.mean((2, 3), keepdim=True))
         modulator = modulator + everywhere * gates[:, N_FOCAL_LEVELS:]
-        modulator = self.h(modulator / (N_FOCAL_LEVELS + 1))
-        return self.proj(query * modulator.permute(0, 2, 3, 1))
+        modulator = F.linear(modulator.permute(0, 2, 3, 1), self.h.weight.flatten(1), self.h.bias)
+        return self.proj(query * modulator)
+
+    def f_parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Weight and bias of `f` for query, context and gates: applied one by one, its result need not be cut up."""
+        sizes = [self.width, self.width, N_FOCAL_LEVELS + 1]
+        return zip(self.f.weight.split(sizes), self.f.bias.split(sizes), strict=True)
 
 
 class Mlp(nn.Module):
@@ -66,8 +73,8 @@ class FocalBlock(nn.Module):
         self.gamma_2 = nn.Parameter(torch.full((width,), 1e-4))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.gamma_1 * self.norm1(self.modulation(x))
-        return x + self.gamma_2 * self.norm2(self.mlp(x))
+        x = x + self.norm1.scaled(self.modulation(x), self.gamma_1)
+        return x + self.norm2.scaled(self.mlp(x), self.gamma_2)
 
 
 class PatchEmbed(nn.Module):

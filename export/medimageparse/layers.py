@@ -13,6 +13,11 @@ class LayerNorm(nn.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
+    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """scale * norm(x), with the scale of every feature in the norm's own weights: one pass over x less."""
+        weight, bias = self.weight * scale.float(), self.bias * scale.float()
+        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
 
 class GroupNorm(nn.GroupNorm):
     """Group normalisation of [B, C, H, W], computed in float32 and returned in the input's dtype."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medimageparse.layers import Attention, FeedForward, LayerNorm, sine_positions
+from medimageparse.mask_features import MaskFeatures
 
 N_LEVELS = 3
 SAMPLE_RATIO = 0.1  # of a level's tokens are drawn for each query, with replacement
@@ -149,6 +150,7 @@ class MaskDecoder(nn.Module):
         self.initial_ffn = FeedForward(width, ffn_width)
         self.layers = nn.ModuleList(DecoderLayer(width, n_heads, ffn_width) for _ in range(n_layers))
         self.decoder_norm = LayerNorm(width)
+        self.mask_features = MaskFeatures(width)
         self.mask_embed = MaskEmbed(width)
         self.classifier_query = nn.Embedding(1, width)
         self.classifier = nn.Linear(width, 1)
@@ -158,13 +160,11 @@ class MaskDecoder(nn.Module):
         return layer % N_LEVELS
 
     def decode(
-        self, mask_features: Tensor, memories: Sequence[Tensor], text: Tensor, noise: Sequence[Tensor]
+        self, finest: Tensor, memories: Sequence[Tensor], text: Tensor, noise: Sequence[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """Mask embeddings [B, Q, C], one per prediction round (layers + 1), and existence logits [S, P]."""
-        n_slices, n_prompts = mask_features.shape[0], text.shape[0]
-        reduced = [
-            F.interpolate(mask_features, size=(g, g), mode="bilinear").flatten(2) for g in self.grids
-        ]  # [S, C, N]
+        n_slices, n_prompts = finest.shape[0], text.shape[0]
+        reduced = self.mask_features.at_grids(finest, self.grids)  # [S, C, N]
         sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
         positions = [getattr(self, f"positions_{level}").to(text.dtype) for level in range(N_LEVELS)]
 
@@ -193,21 +193,19 @@ class MaskDecoder(nn.Module):
             rounds.append(self.mask_embed(self.decoder_norm(queries)))
         return rounds, self.classifier(existence).reshape(n_slices, n_prompts)
 
-    def mask_and_edge_logits(self, mask_features: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+    def mask_and_edge_logits(self, finest: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings [B, Q, C] -> mean mask and mean edge logits, [S, P, H, W] each; averaging first is exact."""
         masks, edges = embeddings.split([self.n_mask_queries, embeddings.shape[1] - self.n_mask_queries], dim=1)
-        means = torch.stack([masks.mean(1), edges.mean(1)])  # [2, B, C]
-        n_slices, _, height, width = mask_features.shape
-        per_slice = means.unflatten(1, (n_slices, -1)).transpose(0, 1).flatten(1, 2)  # [S, 2 * P, C]
-        logits = (per_slice @ mask_features.flatten(2)).unflatten(2, (height, width)).unflatten(1, (2, -1))
-        return logits[:, 0], logits[:, 1]
+        masks, edges = (e.mean(1).unflatten(0, (finest.shape[0], -1)) for e in (masks, edges))  # [S, P, C]
+        return self.mask_features.logits(masks, finest), self.mask_features.logits(edges, finest)
 
     def forward(
-        self, mask_features: Tensor, memories: Sequence[Tensor], text_features: Tensor, noise: Sequence[Tensor]
+        self, finest: Tensor, memories: Sequence[Tensor], text_features: Tensor, noise: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """mask_features [S, C, H, W], memories [S, C, grid, grid] x 3, text_features [P, T, C] padded with zero rows;
+        """finest [S, C, H, W], memories [S, C, grid, grid] x 3, text_features [P, T, C] padded with zero rows.
+
         noise: one array per layer, broadcastable to [S, heads, P, Q, N]. Returns mask and edge logits [S, P, H, W] and
         existence logits [S, P].
         """
-        rounds, existence = self.decode(mask_features, memories, text_features, noise)
-        return *self.mask_and_edge_logits(mask_features, rounds[-1]), existence
+        rounds, existence = self.decode(finest, memories, text_features, noise)
+        return *self.mask_and_edge_logits(finest, rounds[-1]), existence

@@ -16,7 +16,7 @@ INITIAL_LOGIT_SCALE = math.log(1 / 0.07)
 
 
 class ImageFeatures(nn.Module):
-    """pixels [1, H, W, 3] uint8, red, green, blue -> mask_features [1, C, H/4, W/4], memories at strides 32, 16, 8."""
+    """pixels [1, H, W, 3] uint8, red, green, blue -> features at strides 4, 32, 16, 8, [1, C, H/stride, W/stride]."""
 
     def __init__(self, variant: Variant):
         super().__init__()
@@ -80,7 +80,7 @@ class MatchedMasks(nn.Module):
 
     def forward(
         self,
-        mask_features: Tensor,
+        features_stride4: Tensor,
         memory_stride32: Tensor,
         memory_stride16: Tensor,
         memory_stride8: Tensor,
@@ -91,16 +91,16 @@ class MatchedMasks(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         decoder = self.mask_decoder
         dtype = decoder.class_embed.dtype
-        mask_features = mask_features.to(dtype)
+        finest = features_stride4.to(dtype)
         memories = [memory.to(dtype) for memory in (memory_stride32, memory_stride16, memory_stride8)]
         tokens = token_features[prompt_groups].flatten(1, 2).to(dtype)  # [G, N * T, C]
         is_token = attention_mask[prompt_groups].flatten(1, 2) != 0
-        queries = decoder(mask_features, memories, tokens, is_token)[-1]
+        queries = decoder(finest, memories, tokens, is_token)[-1]
         captions = decoder.captions(queries)
         cosines, matched = self.match(captions, prompt_features[prompt_groups])
         rows = matched.unsqueeze(-1).expand(-1, -1, queries.shape[-1])  # [G, N, C]
         embeddings = decoder.mask_embeddings(queries.gather(1, rows)).flatten(0, 1)  # [P, C]
-        mask_logits = (embeddings @ mask_features[0].flatten(1)).unflatten(1, mask_features.shape[2:])
+        mask_logits = decoder.mask_features.logits(embeddings[None], finest).squeeze(0)
         similarities = cosines.gather(1, matched.unsqueeze(1)).flatten()
         category_logits = unit(captions.gather(1, rows)) @ self.class_embeddings.T * self.logit_scale.float().exp()
         return mask_logits.float(), similarities, matched.flatten(), category_logits.flatten(0, 1)

@@ -20,7 +20,7 @@ class ImageEncoder(nn.Module):
     """window [S + 2, H, W], S slices of 0..255 with one neighbour on each side -> features of the S slices.
 
     The three channels of a slice are itself, the slice before and the slice after (spec section 1.5). Returns
-    mask_features [S, C, H/4, W/4] and the memories at strides 32, 16 and 8.
+    features at stride 4, [S, C, H/4, W/4], and the memories at strides 32, 16 and 8.
     """
 
     def __init__(self, variant: Variant):
@@ -78,7 +78,7 @@ class PromptedMasks(nn.Module):
 
     def forward(
         self,
-        mask_features: Tensor,
+        features_stride4: Tensor,
         memory_stride32: Tensor,
         memory_stride16: Tensor,
         memory_stride8: Tensor,
@@ -90,7 +90,7 @@ class PromptedMasks(nn.Module):
             noise = [getattr(self, f"noise_{layer}") for layer in range(len(self.mask_decoder.layers))]
         memories = [memory.to(dtype) for memory in (memory_stride32, memory_stride16, memory_stride8)]
         mask_logits, edge_logits, existence = self.mask_decoder(
-            mask_features.to(dtype), memories, text_features.to(dtype), noise
+            features_stride4.to(dtype), memories, text_features.to(dtype), noise
         )
         label_slices, scores = self.merging(mask_logits, existence)
         return label_slices, scores, mask_logits.float(), edge_logits.float()

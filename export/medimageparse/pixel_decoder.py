@@ -38,9 +38,10 @@ class EncoderLayer(nn.Module):
 
 
 class PixelDecoder(nn.Module):
-    """Backbone features at strides 4, 8, 16, 32 -> mask features at stride 4 and memories at strides 32, 16, 8.
+    """Backbone features at strides 4, 8, 16, 32 -> features at stride 4 and memories at strides 32, 16, 8.
 
-    in_widths: channels of the four backbone features, finest first. All outputs have `width` channels.
+    in_widths: channels of the four backbone features, finest first. All outputs have `width` channels. The published
+    pixel decoder ends with one more convolution: mask_features.py.
     """
 
     def __init__(self, in_widths: list[int], width: int, *, n_heads: int, ffn_width: int, n_layers: int, grid: int):
@@ -51,7 +52,6 @@ class PixelDecoder(nn.Module):
         # levels 1 to 4 are strides 4, 8, 16 and 32, counted as published
         self.laterals = nn.ModuleDict({str(i + 1): ConvNorm(w, width, 1) for i, w in enumerate(in_widths[:3])})
         self.outputs = nn.ModuleDict({str(i + 1): ConvNorm(width, width, 3) for i in range(4)})
-        self.mask_features = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         coarsest = self.input_proj(features[3])
@@ -65,5 +65,5 @@ class PixelDecoder(nn.Module):
             lateral = self.laterals[level](feature)
             y = F.relu(self.outputs[level](lateral + F.interpolate(y, size=lateral.shape[2:], mode="nearest")))
             pyramid.append(y)
-        memory_stride32, memory_stride16, memory_stride8, finest = pyramid
-        return self.mask_features(finest), memory_stride32, memory_stride16, memory_stride8
+        *memories, finest = pyramid
+        return finest, *memories

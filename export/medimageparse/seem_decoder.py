@@ -11,11 +11,11 @@ L = N * T tokens of a group, C channels.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medimageparse.layers import FeedForward, LayerNorm, sine_positions
 from medimageparse.mask_decoder import N_LEVELS, CrossAttention, MaskEmbed, SelfAttention
+from medimageparse.mask_features import MaskFeatures
 
 NORM_EPS = 1e-7
 
@@ -52,6 +52,7 @@ class SeemDecoder(nn.Module):
             self.register_buffer(f"positions_{level}", sine_positions(grid, grid, width), persistent=False)
         self.layers = nn.ModuleList(SeemLayer(width, n_heads, ffn_width) for _ in range(n_layers))
         self.decoder_norm = LayerNorm(width)
+        self.mask_features = MaskFeatures(width)
         self.mask_embed = MaskEmbed(width)
         self.class_embed = nn.Parameter(torch.empty(width, width))
         nn.init.normal_(self.class_embed, std=width**-0.5)
@@ -71,21 +72,19 @@ class SeemDecoder(nn.Module):
         outside = outside & ~outside.all(-1, keepdim=True)
         return outside.unflatten(0, (reduced.shape[0], -1)).unsqueeze(1)
 
-    def forward(
-        self, mask_features: Tensor, memories: Sequence[Tensor], tokens: Tensor, is_token: Tensor
-    ) -> list[Tensor]:
-        """mask_features [I, C, H, W], memories [I, C, grid, grid] x 3, tokens [G, L, C], is_token [G, L] bool.
+    def forward(self, finest: Tensor, memories: Sequence[Tensor], tokens: Tensor, is_token: Tensor) -> list[Tensor]:
+        """finest [I, C, H, W] at stride 4, memories [I, C, grid, grid] x 3, tokens [G, L, C], is_token [G, L] bool.
 
         Returns the queries before each layer and after the last: [I, Q, C] before the first, then [G, Q, C].
         """
-        reduced = [F.interpolate(mask_features, size=(g, g), mode="bilinear").flatten(2) for g in self.grids]
+        reduced = self.mask_features.at_grids(finest, self.grids)  # [I, C, N]
         sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
         n_groups, n_queries = tokens.shape[0], self.query_features.num_embeddings
         at_queries = self.query_embeddings.weight[None]
         embeddings = torch.cat([at_queries.expand(n_groups, -1, -1), tokens], dim=1)
         is_query = torch.ones_like(is_token[:, :1]).expand(-1, n_queries)
         padding = ~torch.cat([is_query, is_token], dim=1)[:, None, None]  # [G, 1, 1, Q + L]
-        states = [self.query_features.weight[None].expand(mask_features.shape[0], -1, -1)]
+        states = [self.query_features.weight[None].expand(finest.shape[0], -1, -1)]
         for i, layer in enumerate(self.layers):
             level = i % N_LEVELS
             positions = getattr(self, f"positions_{level}").to(tokens.dtype)

@@ -32,7 +32,7 @@ CLASSES = (
 
 
 def mask_side(variant: Variant) -> int:
-    """In-plane side of mask features and mask logits, at stride 4."""
+    """In-plane side of the finest features and of mask logits, at stride 4."""
     return -(-variant.image_size // 4)
 
 
@@ -91,7 +91,7 @@ def image_features(variant: Variant, images: int | Dimension) -> tuple[TensorSpe
     side, width = mask_side(variant), variant.width
     memories = zip((32, 16, 8), grids(variant), strict=True)
     return (
-        TensorSpec("mask_features", np.float32, (images, width, side, side)),
+        TensorSpec("features_stride4", np.float32, (images, width, side, side)),
         *(TensorSpec(f"memory_stride{stride}", np.float32, (images, width, grid, grid)) for stride, grid in memories),
     )
 

@@ -111,18 +111,18 @@ def step_loss(
     masks: Tensor,
 ) -> dict[str, Tensor]:
     """Loss, and for the log the mean Dice of present structures and the share of right existence decisions."""
-    mask_features, *memories = networks["image_encoder_3d"].encode(images)
+    finest, *memories = networks["image_encoder_3d"].encode(images)
     text_features = networks["text_encoder_3d"](*tokens)
     last = tokens[1].sum(1) - 1
     naming = F.cross_entropy(namer(text_features[torch.arange(len(last)), last]), structures)
     prompted = networks["mask_decoder_3d"]
     decoder = prompted.mask_decoder
     noise = [getattr(prompted, f"noise_{layer}") for layer in range(DEMO.n_decoder_layers)]
-    rounds, existence = decoder.decode(mask_features, memories, text_features, noise)
+    rounds, existence = decoder.decode(finest, memories, text_features, noise)
     present = (masks.sum((2, 3)) > 0).float()
     coarse = F.avg_pool2d(masks, MASK_STRIDE)
-    early = sum(mask_loss(decoder.mask_and_edge_logits(mask_features, e)[0], coarse, present) for e in rounds[:-1])
-    mask_logits, edge_logits = decoder.mask_and_edge_logits(mask_features, rounds[-1])
+    early = sum(mask_loss(decoder.mask_and_edge_logits(finest, e)[0], coarse, present) for e in rounds[:-1])
+    mask_logits, edge_logits = decoder.mask_and_edge_logits(finest, rounds[-1])
     enlarge = prompted.merging.enlarge
     fine = enlarge @ mask_logits @ enlarge.T
     edges = F.binary_cross_entropy_with_logits(edge_logits, F.avg_pool2d(edges_of(masks), MASK_STRIDE))

@@ -109,23 +109,22 @@ def step_loss(
     """The loss, and for the log the mean Dice and the shares of right matches and right categories."""
     matched_masks: MatchedMasks = networks["mask_decoder"]
     decoder = matched_masks.mask_decoder
-    mask_features, *memories = networks["image_encoder"](pixels)
+    finest, *memories = networks["image_encoder"](pixels)
     token_features, prompt_features = networks["text_encoder"](*tokens)
     by_image = (len(pixels), -1)
     states = decoder(
-        mask_features,
+        finest,
         memories,
         token_features.unflatten(0, by_image).flatten(1, 2),
         (tokens[1] != 0).unflatten(0, by_image).flatten(1, 2),
     )
     rows = structures.unsqueeze(-1).expand(-1, -1, DEMO_2D.width)
     present = (masks.sum((2, 3)) > 0).float()
-    side = mask_features.shape[-1]
+    side = finest.shape[-1]
     coarse = F.interpolate(masks, size=(side, side), mode="area")
 
     def mask_logits(queries: Tensor) -> Tensor:  # [B, N, H/4, W/4]
-        embeddings = decoder.mask_embeddings(queries.gather(1, rows))
-        return (embeddings @ mask_features.flatten(2)).unflatten(2, (side, side))
+        return decoder.mask_features.logits(decoder.mask_embeddings(queries.gather(1, rows)), finest)
 
     early = sum(mask_loss(mask_logits(queries), coarse, present) for queries in states[:-1])
     fine = F.interpolate(mask_logits(states[-1]), size=masks.shape[2:], mode="bilinear")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from medimageparse.variants import TINY, TINY_2D
+from serve import has_bf16
 
 from .conftest import SEED, random_networks
 
@@ -82,14 +83,16 @@ def test_the_originals_schedule_computes_what_our_3d_networks_compute(schedules,
     original, decoder = schedules.original, modules["mask_decoder_3d"]
 
     text = original.text_3d(modules["text_encoder_3d"], *request.prompts)
-    features = original.image_3d(modules["image_encoder_3d"], request.image)
+    mask_features = decoder.mask_decoder.mask_features
+    features = original.image_3d(modules["image_encoder_3d"], mask_features, request.image)
     noise = [getattr(decoder, f"noise_{layer}") for layer in range(TINY.n_decoder_layers)]
     mask_logits, edge_logits, existence = original.masks_3d(decoder, features, text, noise)
     labels, scores = original.merge_3d(mask_logits, existence, TINY.image_size)
 
     expected_text = modules["text_encoder_3d"](*request.prompts)
     expected_features = modules["image_encoder_3d"](request.image)
-    torch.testing.assert_close((text, *features), (expected_text, *expected_features), rtol=0, atol=1e-4)
+    expected = (expected_text, mask_features(expected_features[0]), *expected_features[1:])
+    torch.testing.assert_close((text, *features), expected, rtol=0, atol=1e-4)
     expected_labels, *expected = decoder(*expected_features, expected_text)
     torch.testing.assert_close([scores, mask_logits, edge_logits], expected, rtol=0, atol=1e-4)
     assert (labels != expected_labels).float().mean() < 0.001
@@ -103,13 +106,15 @@ def test_the_originals_schedule_computes_what_our_2d_networks_compute(schedules,
     original = schedules.original
 
     text = original.text_2d(modules["text_encoder"], *request.prompts)
-    features = original.image_2d(modules["image_encoder"], request.image)
-    found = original.masks_2d(modules["mask_decoder"], features, *text)
+    decoder = modules["mask_decoder"]
+    features = original.image_2d(modules["image_encoder"], decoder.mask_decoder.mask_features, request.image)
+    found = original.masks_2d(decoder, features, *text)
 
     tokens, of_prompts = modules["text_encoder"](*request.prompts)
     together = torch.arange(n_prompts)[None]
-    expected_features = modules["image_encoder"](request.image)
-    expected = modules["mask_decoder"](*expected_features, tokens, request.prompts[1], of_prompts, together)
+    finest, *memories = modules["image_encoder"](request.image)
+    expected = decoder(finest, *memories, tokens, request.prompts[1], of_prompts, together)
+    expected_features = (decoder.mask_decoder.mask_features(finest), *memories)
     torch.testing.assert_close(features, expected_features, rtol=0, atol=1e-4)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
@@ -131,14 +136,15 @@ def test_schedules_are_compared_part_by_part(tmp_path, exported):
 
     rows = rows_of(tmp_path, "compare_schedules.py", *few.split(), "--seed", str(SEED), "--graphs", *graphs)
 
-    ways = ("original", "ours, PyTorch", "ours, ONNX Runtime")
+    exact = ("ours, PyTorch", "ours, ONNX Runtime")
+    ways = ("original", *exact, *(["ours, image encoder in bf16"] if has_bf16() else []))
     parts = ("text encoder", "image encoder", "mask decoder", "all")
     requests = (("medimageparse_3d", "1"), ("medimageparse_3d", "3"), ("medimageparse", "1"))
     by_key = {(row["model"], row["prompts"], row["way"], row["part"]): row for row in rows}
     timed = [by_key[*request, way, part] for request in requests for way in ways for part in parts]
     assert all(float(row["median_s"]) >= float(row["best_s"]) > 0 and row["commit"] for row in timed)
     compared = [row for row in timed if row["part"] == "all" and row["way"] != "original"]
-    assert all(float(row["agreement"]) > 0.999 for row in compared)
+    assert all(float(row["label_agreement"]) > (0.999 if row["way"] in exact else 0.9) for row in compared)
     rest = {(row["part"], row["way"]) for row in rows} - {(part, way) for part in parts for way in ways}
     assert rest == {("class names, once per request", "original"), *(("each extra prompt", way) for way in ways)}
     printed, drawn = report_of(tmp_path, "schedules")

@@ -105,7 +105,7 @@ def record(path: Path, variant: Variant, n_slices: int, n_prompts: int) -> Path:
     )[0]
     golden |= {
         "grounding_tokens": outputs["text_features"].swapaxes(0, 1),
-        "mask_features_first_last": outputs["mask_features"][[0, -1]],
+        "mask_features_first_last": parity.mask_features(modules, outputs)[[0, -1]],
         "pred_gmasks": outputs["mask_logits"].swapaxes(0, 1),
         "edge_masks": outputs["edge_logits"].swapaxes(0, 1),
         "object_existence": torch.from_numpy(outputs["scores"]).logit().T.numpy(),

@@ -63,8 +63,9 @@ def record(path: Path, variant: Variant, height: int, width: int) -> Path:
     }
     with torch.no_grad():
         features = modules["image_encoder"](torch.from_numpy(resized[None]))
-        names = ("mask_features", "multi_scale_0", "multi_scale_1", "multi_scale_2")
-        golden |= {f"one/{name}": tensor.numpy() for name, tensor in zip(names, features, strict=True)}
+        names = ("multi_scale_0", "multi_scale_1", "multi_scale_2")
+        golden |= {f"one/{name}": tensor.numpy() for name, tensor in zip(names, features[1:], strict=True)}
+        golden["one/mask_features"] = modules["mask_decoder"].mask_decoder.mask_features(features[0]).numpy()
         for case, prompts in CASES.items():
             found = results_of(modules, features, *padded_tokens(prompts, variant.context_length), (height, width))
             golden |= {f"{case}/{name}": array for name, array in found.items()}
@@ -93,18 +94,18 @@ def results_of(
     modules: dict[str, nn.Module], features: tuple, ids: np.ndarray, mask: np.ndarray, shape: tuple[int, int]
 ) -> dict[str, np.ndarray]:
     """What the original computes and we do not serve: all queries, at the full context length."""
-    mask_features, *memories = features
+    finest, *memories = features
     matched_masks = modules["mask_decoder"]
     decoder = matched_masks.mask_decoder
     token_emb = modules["text_encoder"].text_encoder(torch.from_numpy(ids))
     is_token = torch.from_numpy(mask != 0)
     class_emb = token_emb[torch.arange(len(ids)), is_token.sum(1) - 1]
-    states = decoder(mask_features, memories, token_emb[is_token][None], is_token[is_token][None])
+    states = decoder(finest, memories, token_emb[is_token][None], is_token[is_token][None])
     captions, embeddings = decoder.captions(states[-1]), decoder.mask_embeddings(states[-1])
     scale = matched_masks.logit_scale.exp()
     similarity = scale.clamp(max=100) * unit(captions[0]) @ unit(class_emb).T
     matched = similarity.argmax(0)
-    masks = torch.einsum("bqc,bchw->bqhw", embeddings, mask_features)
+    masks = torch.einsum("bqc,bchw->bqhw", embeddings, decoder.mask_features(finest))
     logits = scale * unit(captions) @ matched_masks.class_embeddings.T
     probabilities = F.interpolate(masks[:, matched], size=shape, mode="bilinear")[0].sigmoid()
     found = {

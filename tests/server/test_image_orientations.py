@@ -13,14 +13,14 @@ import onnx.parser
 import pytest
 from image_answers import image_file, maps_of, report_of
 from medimageparse.repository_copy import copy_models
-from medimageparse_demo.repository import RUNNER
+from medimageparse_demo.repository import PACKAGE
 from PIL import Image
 from serve import REPOSITORY, TritonServer
 
 from .conftest import IMAGE_OUTPUTS, inferring
 
 SIZE = 128
-FEATURES = ("mask_features", "memory_stride32", "memory_stride16", "memory_stride8")
+FEATURES = ("features_stride4", "memory_stride32", "memory_stride16", "memory_stride8")
 FEATURE_TYPES = ", ".join(f"float[1, 3, {name}_side, {name}_side] {name}" for name in FEATURES)
 GRAPHS = {
     "text_encoder": """(int64[P, T] input_ids, int64[P, T] attention_mask)
@@ -32,8 +32,8 @@ GRAPHS = {
     "image_encoder": f"""(uint8[1, S, S, 3] pixels) => ({FEATURE_TYPES}) {{
             floats = Cast <to = 1> (pixels)
             planes = Transpose <perm = [0, 3, 1, 2]> (floats)
-            mask_features = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (planes)
-            memory_stride8 = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (mask_features)
+            features_stride4 = AveragePool <kernel_shape = [4, 4], strides = [4, 4]> (planes)
+            memory_stride8 = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (features_stride4)
             memory_stride16 = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (memory_stride8)
             memory_stride32 = AveragePool <kernel_shape = [2, 2], strides = [2, 2]> (memory_stride16)
         }}""",
@@ -42,7 +42,7 @@ GRAPHS = {
         => (float[3, h, w] mask_logits, float[P] similarities, int64[P] matched_queries,
             float[P, 17] category_logits) {{
             grey = Constant <value_float = 127.5> ()
-            bright = Sub (mask_features, grey)
+            bright = Sub (features_stride4, grey)
             mask_logits = Squeeze <axes = [0]> (bright)
             similarities = Squeeze <axes = [1]> (prompt_features)
             matched_queries = Cast <to = 7> (similarities)
@@ -69,7 +69,7 @@ def infer_colours(tmp_path_factory):
         model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 12]> {name} {graph}')
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, repository / name / "1" / "model.onnx")
-        shutil.copy2(RUNNER, repository / name / "1")
+        shutil.copy2(PACKAGE / "onnxruntime_model.py", repository / name / "1")
     networks = {"variant": "COLOURS", "image_size": SIZE}
     (repository / "medimageparse" / "1" / "networks.json").write_text(json.dumps(networks))
     log = tmp_path_factory.mktemp("log_colours") / "triton.log"
