@@ -35,7 +35,7 @@ REACHED_BY_BLS = {
 }
 IMAGE_SIDE = 1024
 UNSTABLE = 2  # perf_analyzer's exit status when the windows do not agree; it then reports nothing
-PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
+PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 # perf_analyzer's columns in microseconds -> ours in milliseconds
 LATENCIES = {
     "Client Send": "client_send_ms",

@@ -5,6 +5,7 @@ import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import product
 from pathlib import Path
 
 from medimageparse.variants import PUBLISHED
@@ -121,11 +122,11 @@ def schedules(path: Path) -> tuple[list[Group], str]:
 
 def scaling(path: Path) -> tuple[list[Group], str]:
     axes = ("slices", "prompts", "window_size", "threads", "instances")
-    rows = last_run(path, ("axis", *axes, "at_once"))
-    base = [row for row in rows if row["axis"] == "base"]
+    rows = last_run(path, ("runtime", "axis", *axes, "at_once"))
     groups = []
-    for axis in axes:
-        own = [row for row in rows if row["axis"] == axis]
+    for runtime, axis in product(dict.fromkeys(row["runtime"] for row in rows), axes):
+        own = [row for row in rows if (row["runtime"], row["axis"]) == (runtime, axis)]
+        base = [row for row in rows if (row["runtime"], row["axis"]) == (runtime, "base")]
         own = own if axis == "instances" else [*base, *own]
         bars = [
             Bar(
@@ -136,8 +137,9 @@ def scaling(path: Path) -> tuple[list[Group], str]:
             for row in own
         ]
         if bars:
-            groups.append(Group(axis.replace("_", " "), bars))
+            groups.append(Group(f"{axis.replace('_', ' ')}, {runtime}", bars))
     columns = {
+        "runtime": "runtime",
         "varied": "axis",
         "slices": "slices",
         "prompts": "prompts",
@@ -149,18 +151,20 @@ def scaling(path: Path) -> tuple[list[Group], str]:
 
 
 def stages(path: Path) -> tuple[list[Group], str]:
-    rows = last_run(path, ("protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage"))
+    rows = last_run(path, ("runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage"))
     groups = []
-    for protocol in dict.fromkeys(row["protocol"] for row in rows):
-        own = [row for row in rows if row["protocol"] == protocol]
-        heading = f"{protocol}, {own[0]['slices']} slices, {own[0]['prompts']} prompts: {own[0]['wall_ms']} ms, "
+    for runtime, protocol in dict.fromkeys((row["runtime"], row["protocol"]) for row in rows):
+        own = [row for row in rows if (row["runtime"], row["protocol"]) == (runtime, protocol)]
+        heading = (
+            f"{runtime}, {protocol}, {own[0]['slices']} slices, {own[0]['prompts']} prompts: {own[0]['wall_ms']} ms, "
+        )
         heading += f"{own[0]['times_direct']} times the networks alone"
         bars = [
             Bar(r["stage"], [("ms", float(r["ms"]))], f"{r['ms']} ms, {100 * float(r['share']):.2f} %") for r in own
         ]
         groups.append(Group(heading, bars))
-    columns = {"protocol": "protocol", "slices": "slices", "prompts": "prompts", "stage": "stage", "ms": "ms"}
-    return groups, table(rows, columns | {"share": "share"})
+    columns = {"runtime": "runtime", "protocol": "protocol", "slices": "slices", "prompts": "prompts"}
+    return groups, table(rows, columns | {"stage": "stage", "ms": "ms", "share": "share"})
 
 
 def perf_analyzer(path: Path) -> tuple[list[Group], str]:

@@ -16,7 +16,9 @@ from medimageparse_client import Client
 from processes import OtherLoad, PeakMemory
 from recording import RESULTS, append_row, conditions, median
 from served import (
+    CPU_RUNTIMES,
     NETWORKS,
+    PRECISIONS,
     PROCESSES,
     TIMEOUT_S,
     WORK,
@@ -31,13 +33,14 @@ from served import (
 )
 
 AXES = ("slices", "prompts", "window_size", "threads", "instances")
-PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
+PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 
 
 def settings(options: argparse.Namespace, graphs: Path) -> Iterator[tuple[str, Setting]]:
     """The axis and what is set; what stands first in every list comes once, as the axis "base"."""
     values = {axis: getattr(options, axis) for axis in AXES}
-    base = Setting(graphs, "CPUExecutionProvider", **{axis: value[0] for axis, value in values.items()})
+    first = {axis: value[0] for axis, value in values.items()}
+    base = Setting(graphs, "CPUExecutionProvider", **first, runtime=options.runtime)
     yield "base", base
     for axis in AXES:
         of_axis = values[axis] if axis == "instances" and len(values[axis]) > 1 else values[axis][1:]
@@ -99,6 +102,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for graphs and the served copies")
     parser.add_argument("--variant", default="PUBLISHED", help="DEMO or TINY try the script out")
     parser.add_argument("--graphs", type=Path, metavar="DIR", help="serve these graphs, not random weights")
+    parser.add_argument("--runtime", choices=CPU_RUNTIMES, default="cpu")
     parser.add_argument("--slices", type=int, nargs="+", default=[4, 16], metavar="N")
     parser.add_argument("--prompts", type=int, nargs="+", default=[15, 5, 1], metavar="N", help="at most 20")
     parser.add_argument("--window-size", type=int, nargs="+", default=[4, 1, 8], metavar="SLICES")
@@ -119,8 +123,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         case = endless_case(setting.slices, setting.prompts)
         row = conditions(PACKAGES) | {
             "variant": variant_of(graphs),
-            "runtime": "cpu",
-            "precision": "fp32",
+            "runtime": options.runtime,
+            "precision": PRECISIONS[options.runtime],
             "volume": case.source,
             "axis": axis,
             "slices": setting.slices,

@@ -20,10 +20,12 @@ from medimageparse_demo.repository import demo_repository
 from processes import OtherLoad, PeakMemory
 from recording import median
 from serve import TritonServer
+from triton_installation import CPU_RUNTIMES
 
 WORK = Path(__file__).with_name("work")  # ignored by git
 SEED = 1  # of the random weights; with 0 a label of the published size hangs on the last bit
 TIMEOUT_S = 3600.0
+PRECISIONS = dict(zip(CPU_RUNTIMES, ("fp32", "image encoder bf16, rest fp32"), strict=True))
 NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
 PYTHON_STEPS = ("decode_volume", "tokenize_prompts", "segment_volume", "encode_masks")
 PROCESSES = ("tritonserver", "decode_volume", "tokenize_prompts", "medimageparse_3d", "encode_masks", *NETWORKS)
@@ -33,7 +35,7 @@ PROCESSES = ("tritonserver", "decode_volume", "tokenize_prompts", "medimageparse
 class Setting:
     """What is varied from row to row; graphs: a folder as `python -m medimageparse export --repository` fills it.
 
-    threads: of each network, 0 for one a core; instances: of each network
+    threads: of each network, 0 for one a core; instances: of each network; runtime: one of CPU_RUNTIMES
     """
 
     graphs: Path
@@ -44,6 +46,7 @@ class Setting:
     windows_in_flight: int = 2
     threads: int = 0
     instances: int = 1
+    runtime: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,12 @@ def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
         for name in ("window_size", "windows_in_flight"):
             set_parameter(repository / "medimageparse_3d" / "config.pbtxt", name, str(getattr(setting, name)))
         for network in NETWORKS:
-            config = repository / network / "configs" / "cpu.pbtxt"
-            set_parameter(config, "providers", setting.providers)
+            config = repository / network / "configs" / f"{setting.runtime}.pbtxt"
+            if '"onnxruntime_model.py"' in config.read_text():
+                set_parameter(config, "providers", setting.providers)
             set_parameter(config, "threads", str(setting.threads))
             set_instances(config, setting.instances)
-        with TritonServer(repository, runtime="cpu") as server:
+        with TritonServer(repository, setting.runtime) as server:
             yield server
 
 
@@ -156,7 +160,7 @@ def columns(setting: Setting, case: Case, measured: Measured) -> dict[str, objec
     memory, seconds = measured.memory, median(measured.later_s)
     return {
         "server": measured.server,
-        "runtime": "cpu",
+        "runtime": setting.runtime,
         "providers": setting.providers,
         "variant": measured.networks["variant"],
         "weights": measured.networks["checkpoint_sha256"],

@@ -6,6 +6,7 @@ Runtime in this program, where nothing is copied between processes. Windows go t
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,27 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import openvino
 import tritonclient.grpc
 import tritonclient.http
 from inputs import Case, endless_case
+from medimageparse.served_tensors import networks
+from medimageparse.variants import VARIANTS
 from medimageparse_client.volume import encode_volume
 from processes import OtherLoad
 from recording import RESULTS, append_row, conditions, median
-from served import NETWORKS, TIMEOUT_S, WORK, Setting, TritonServer, random_graphs, serving, variant_of
+from served import (
+    CPU_RUNTIMES,
+    NETWORKS,
+    PRECISIONS,
+    TIMEOUT_S,
+    WORK,
+    Setting,
+    TritonServer,
+    random_graphs,
+    serving,
+    variant_of,
+)
 from sliding_window import iterate_windows  # the server's own; served.py has put its folders on the path
 
 from clip_tokenizer import tokenize  # isort: skip
@@ -28,7 +43,7 @@ TEXT, IMAGE, MASKS = NETWORKS
 WINDOWS, MERGING = "windows", "merging"
 PIPELINE, WINDOW = "medimageparse_3d", "segment_window_3d"
 CALLED = ("decode_volume", "tokenize_prompts", TEXT, WINDOW, "encode_masks")  # by the pipeline, in this order
-PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
+PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 Nanoseconds = dict[str, dict[str, float]]  # model -> success, queue, compute_input, compute_infer, compute_output
 
 
@@ -84,25 +99,45 @@ def stages_of(spent: Nanoseconds, wall_ms: float, direct: Mapping[str, float]) -
     }
 
 
+Run = Callable[[Sequence[np.ndarray], Sequence[str]], list[np.ndarray]]  # inputs, names of outputs -> these
+
+
+def onnx_run(graph: Path, threads: int) -> Run:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    return lambda arrays, outputs: session.run(outputs, dict(zip(names, arrays, strict=True)))
+
+
+def openvino_run(graph: Path, threads: int) -> Run:
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+    def run(arrays: Sequence[np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        results = request.infer(list(arrays))
+        return [results[name] for name in outputs]
+
+    return run
+
+
 class DirectRun:
     """Windows and the three graphs in this program: milliseconds of each for the same volume and prompts."""
 
     def __init__(self, graphs: Path, setting: Setting, case: Case) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = setting.threads
-        self.sessions = {
-            name: onnxruntime.InferenceSession(graphs / name / "1" / "model.onnx", options, ["CPUExecutionProvider"])
-            for name in NETWORKS
-        }
-        self.size, self.window_size = self.sessions[IMAGE].get_inputs()[0].shape[1], setting.window_size
+        files = {name: graphs / name / "1" / "model.onnx" for name in NETWORKS}
+        self.networks = {name: onnx_run(file, setting.threads) for name, file in files.items()}
+        if setting.runtime == "cpu-bf16":
+            self.networks[IMAGE] = openvino_run(files[IMAGE], setting.threads)
+        description = json.loads((graphs / PIPELINE / "1" / "networks.json").read_text())
+        self.features = [spec.name for spec in networks(VARIANTS[description["variant"]])[IMAGE].outputs]
+        self.size, self.window_size = description["image_size"], setting.window_size
         self.slices = np.ascontiguousarray(np.asarray(case.volume.dataobj).transpose(2, 1, 0))
         self.tokens = tokenize(case.prompts)[:2]
 
     def timed(self, name: str, arrays: Sequence[np.ndarray], outputs: list[str]) -> tuple[float, list[np.ndarray]]:
-        session = self.sessions[name]
-        feeds = {value.name: array for value, array in zip(session.get_inputs(), arrays, strict=True)}
         started = time.perf_counter()
-        found = session.run(outputs, feeds)
+        found = self.networks[name](arrays, outputs)
         return 1000 * (time.perf_counter() - started), found
 
     def run(self) -> dict[str, float]:
@@ -112,9 +147,8 @@ class DirectRun:
         windows = [window for _, window in iterate_windows(self.slices, self.window_size, self.size)]
         spent[WINDOWS] = 1000 * (time.perf_counter() - started)
         spent[TEXT], text = self.timed(TEXT, self.tokens, ["text_features"])
-        names = [value.name for value in self.sessions[IMAGE].get_outputs()]
         for window in windows:
-            ms, features = self.timed(IMAGE, [window], names)
+            ms, features = self.timed(IMAGE, [window], self.features)
             spent[IMAGE] += ms
             all_ms, _ = self.timed(MASKS, [*features, *text], ["label_slices", "scores"])
             without_ms, _ = self.timed(MASKS, [*features, *text], ["mask_logits"])
@@ -158,6 +192,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for graphs and the served copy")
     parser.add_argument("--variant", default="PUBLISHED", help="DEMO or TINY try the script out")
     parser.add_argument("--graphs", type=Path, metavar="DIR", help="serve these graphs, not random weights")
+    parser.add_argument("--runtime", choices=CPU_RUNTIMES, default="cpu")
     parser.add_argument("--protocols", nargs="+", choices=("grpc", "http"), default=["grpc", "http"])
     parser.add_argument("--slices", type=int, default=16)
     parser.add_argument("--prompts", type=int, default=15)
@@ -181,6 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.prompts,
         options.window_size,
         windows_in_flight=options.windows_in_flight,
+        runtime=options.runtime,
     )
     case, here = endless_case(options.slices, options.prompts), conditions(PACKAGES)
     for measured in measure(setting, case, options):
@@ -190,8 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for stage, ms in stages.items():
             row = here | {
                 "variant": variant,
-                "runtime": "cpu",
-                "precision": "fp32",
+                "runtime": options.runtime,
+                "precision": PRECISIONS[options.runtime],
                 "volume": case.source,
                 "slices": options.slices,
                 "prompts": options.prompts,

@@ -163,7 +163,7 @@ def test_scaling_varies_one_thing_at_a_time(tmp_path):
     assert all(row["commit"] and float(row["s_per_slice"]) > 0 for row in rows)
     assert all(float(row["peak_rss_sum_gb"]) > float(row["rss_image_encoder_3d_gb"]) > 0 for row in rows)
     printed, drawn = report_of(tmp_path, "scaling")
-    assert "| slices | 2 | 1 | 2 | 1 | 2 | 1 |" in printed
+    assert "| cpu | slices | 2 | 1 | 2 | 1 | 2 | 1 |" in printed
     assert "slices 2" in drawn
 
 
