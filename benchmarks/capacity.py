@@ -77,7 +77,7 @@ def read_setting(repository: Path, runtime: str, gpus: int) -> Setting:
         queue_size=policy.max_queue_size,
         queue_timeout_s=policy.default_timeout_microseconds / 1e6,
         window_size=int(pipeline.parameters["window_size"].string_value),
-        windows_in_flight=int(pipeline.parameters["windows_in_flight"].string_value),
+        windows_in_flight=int(pipeline.parameters["windows_in_flight"].string_value) or (2 if gpus else 1),
         instances={model: max(1, number) for model, number in instances.items()},
         gpus=gpus,
     )
@@ -154,18 +154,20 @@ def ceiling_per_h(setting: Setting, times: Times, mean_slices: float, n_machines
     return 3600 * n_machines * max(1, setting.gpus) / seconds_of(times, models, mean_slices)
 
 
-def read_stages(path: Path, protocol: str, prompts: int) -> tuple[dict[str, float], dict[str, str]]:
+def read_stages(path: Path, runtime: str, protocol: str, prompts: int) -> tuple[dict[str, float], dict[str, str]]:
     """The times in the last run of stages.py, from its largest volume, and a row of it.
 
     Time in queues is left out: the simulation has its own.
     """
+    key = ("runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage")
     rows = [
         row
-        for row in last_run(path, ("protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage"))
-        if (row["protocol"], row["prompts"], row["windows_in_flight"]) == (protocol, str(prompts), "1")
+        for row in last_run(path, key)
+        if (row["runtime"], row["protocol"]) == (runtime, protocol)
+        and (row["prompts"], row["windows_in_flight"]) == (str(prompts), "1")
     ]
     if not rows:
-        raise ValueError(f"{path} has no rows of {prompts} prompts over {protocol} with one window in flight")
+        raise ValueError(f"{path} has no rows of {runtime}, {prompts} prompts, {protocol}, with one window in flight")
     largest = max(rows, key=lambda row: int(row["slices"]))
     sizes = (largest["slices"], largest["window_size"])
     seconds = {row["stage"]: float(row["ms"]) / 1000 for row in rows if (row["slices"], row["window_size"]) == sizes}
@@ -188,7 +190,7 @@ def known_times(options: argparse.Namespace) -> tuple[dict[str, float], dict[str
     if set(assumed) == set(PLACES):
         return assumed, said
     path = options.stages or RESULTS / options.variant / "stages.csv"
-    times, row = read_stages(path, options.protocol, options.prompts)
+    times, row = read_stages(path, options.runtime or "cpu", options.protocol, options.prompts)
     if max(options.gpus) and row["runtime"].startswith("cpu") and not set(NETWORKS) <= set(assumed):
         raise ValueError(f"the networks were measured on a CPU; for GPUs --assume {', '.join(NETWORKS)}")
     said |= {"variant": row["variant"], "window_size": row["window_size"]}

@@ -16,6 +16,7 @@ from recording import RESULTS, append_row, conditions
 from served import WORK, Setting, columns, measure, random_graphs, serving, summary
 
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "nvidia-pytriton")
+WINDOWS_IN_FLIGHT = 2  # as with the runtimes of a GPU
 CUDA = "CUDAExecutionProvider"
 
 
@@ -68,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     case = load_case(options.slices, options.volume)
     for window_size in options.window_sizes:
         for prompts in options.prompts:
-            setting = Setting(graphs, ",".join(providers), options.slices, prompts, window_size)
+            sizes = (options.slices, prompts, window_size)
+            setting = Setting(graphs, ",".join(providers), *sizes, windows_in_flight=WINDOWS_IN_FLIGHT)
             row = conditions(PACKAGES)
             with serving(options.work, setting) as server:
                 row |= columns(setting, case, measure(server, case, setting, options.requests)) | gpu_state()

@@ -43,7 +43,7 @@ class Setting:
     slices: int
     prompts: int
     window_size: int
-    windows_in_flight: int = 2
+    windows_in_flight: int = 0  # as served
     threads: int = 0
     instances: int = 1
     runtime: str = "cpu"

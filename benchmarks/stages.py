@@ -197,7 +197,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--slices", type=int, default=16)
     parser.add_argument("--prompts", type=int, default=15)
     parser.add_argument("--window-size", type=int, default=4, metavar="SLICES")
-    parser.add_argument("--windows-in-flight", type=int, default=1, metavar="N", help="2 is what is served")
+    parser.add_argument("--windows-in-flight", type=int, default=1, metavar="N", help="2 is what is served on a GPU")
     parser.add_argument("--requests", type=int, default=3, metavar="N", help="timed ones, after a first")
     parser.add_argument("--results", type=Path, metavar="CSV", help="by default results/VARIANT/stages.csv")
     return parser.parse_args(arguments)

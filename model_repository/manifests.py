@@ -60,8 +60,10 @@ def check_engine(folder: Path, model: str, manifest: dict[str, Any]) -> None:
         raise ServeError(f"the manifest of {model} knows no engine; build it on this GPU: make engines")
     compare(folder / "model.plan", model, engine.get("plan_sha256"), "make engines")
     name, _, rest = str(engine.get("gpu", "")).partition(", ")
-    built_for, here = rest.partition(", ")[0], compute_capabilities()
-    if any(capability != built_for for capability in here):
+    built_for, here = rest.partition(", ")[0], sorted(set(compute_capabilities()))
+    if not here:
+        raise ServeError("RUNTIME=tensorrt needs an NVIDIA GPU, and nvidia-smi finds none here: docker run --gpus all")
+    if here != [built_for]:
         raise ServeError(
             f"the engine of {model} was built on {name} (compute capability {built_for}), and this machine's GPU has "
             f"{', '.join(here)}; build it on this one: make engines"
@@ -69,12 +71,9 @@ def check_engine(folder: Path, model: str, manifest: dict[str, Any]) -> None:
 
 
 def compute_capabilities() -> list[str]:
-    """Those of this machine's GPUs; ServeError if there is none."""
+    """Those of this machine's GPUs, one after the other; none where there is no driver."""
     try:
         answer = subprocess.run(QUERY, capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
-        answer = ""
-    found = sorted({line.strip() for line in answer.splitlines() if line.strip()})
-    if not found:
-        raise ServeError("RUNTIME=tensorrt needs an NVIDIA GPU, and nvidia-smi finds none here: docker run --gpus all")
-    return found
+        return []
+    return answer.split()

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, TextIO
 
 import leftovers
-from manifests import check_manifests
+from manifests import check_manifests, compute_capabilities
 from model_calls import PUBLIC_MODELS, reachable_models
 from supervise import Supervisor, say
 from triton_installation import CPU_RUNTIMES, Installation, ServeError, find_installation
@@ -52,6 +52,8 @@ DRAIN_S = 60
 EXIT_TIMEOUT_S = 10  # for requests under way; an HTTP connection that a client left open uses it up too
 # The onnxruntime wheel reports its use to Microsoft, through files in /tmp and ~/.cache, unless it is told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+# Features pass from encoder to decoder in it; what does not fit goes through the host's memory: deploy/gpu.md.
+CUDA_POOL_BYTES = 2 * 2**30
 # On a starved machine the wheel's server aborts when python steps that start together keep a lock for 10 s.
 LOCK_GIVEN_UP = "boost::interprocess::lock_exception"
 ONE_BY_ONE = "--model-load-thread-count=1"
@@ -250,6 +252,9 @@ class TritonServer:
         command += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in self.models)]
         if self.runtime != "tensorrt":
             command.append(f"--model-config-name={self.runtime}")
+        if self.runtime not in CPU_RUNTIMES:
+            pools = (f"{gpu}:{CUDA_POOL_BYTES}" for gpu in range(len(compute_capabilities())))
+            command += [f"--cuda-memory-pool-byte-size={pool}" for pool in pools]
         for name, port in self.ports.items():
             command += [f"--{name}-port={port}", f"--{name}-address={self.hosts[name]}"]
         for option in ("http-restricted-api", "grpc-restricted-protocol"):

@@ -104,7 +104,8 @@ def server_error(error: InferenceServerException, url: str, timeout_s: float) ->
     # below the first line stands, at most, a traceback
     words = ENSEMBLE_PREFIX.sub("", error.message() or "no reason given").split("\n", 1)[0]
     if words == WAITED_TOO_LONG:
-        return timeout_error(url, timeout_s)
+        limit = f"{timeout_s:g} s, or for longer than the server lets requests wait"
+        return RequestTimeout(f"the request waited in the queue of {url} for {limit}; try again later")
     if words == QUEUE_FULL:
         words = "it is busy and its queue is full; try again later"
     if words.startswith(NOT_TRITONS):

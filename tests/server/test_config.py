@@ -236,4 +236,5 @@ def test_python_steps_state_where_they_run_and_whole_parameters(model):
         assert config.instance_group[0].kind == ModelConfig().instance_group.add().KIND_CPU
         assert config.instance_group[0].count >= 1
         for name, parameter in config.parameters.items():
-            assert name.endswith("_model") or json.loads(parameter.string_value) >= 1
+            least = 0 if name == "windows_in_flight" else 1
+            assert name.endswith("_model") or json.loads(parameter.string_value) >= least

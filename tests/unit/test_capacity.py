@@ -306,11 +306,12 @@ def stages(tmp_path):
     add("new", 10, 1)
     add("new", 40, 1, windows_in_flight=2)
     add("new", 40, 1, protocol="http")
+    add("new", 40, 1, runtime="cpu-bf16")
     return path
 
 
 def test_stages_are_those_of_the_last_run_per_slice_or_volume(stages):
-    times, row = capacity.read_stages(stages, "grpc", 3)
+    times, row = capacity.read_stages(stages, "cpu", "grpc", 3)
 
     copied = 1 + 9 / 69  # text encoder, image encoder, mask decoder with merging: 10 + 50 + 9
     assert times["decode_volume"] == pytest.approx(0.020 / 20)
@@ -320,8 +321,8 @@ def test_stages_are_those_of_the_last_run_per_slice_or_volume(stages):
     assert times[IMAGE] == pytest.approx(0.100 * copied / 20)
     assert times[MASKS] == pytest.approx(0.018 * copied / 20)
     assert (row["commit"], row["slices"]) == ("new", "20")
-    with pytest.raises(ValueError, match="no rows of 4 prompts"):
-        capacity.read_stages(stages, "grpc", 4)
+    with pytest.raises(ValueError, match="no rows of cpu, 4 prompts"):
+        capacity.read_stages(stages, "cpu", "grpc", 4)
 
 
 def rows_of(folder, *arguments):

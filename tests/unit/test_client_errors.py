@@ -48,6 +48,11 @@ def test_the_sentence_comes_without_ensemble_and_traceback():
         raise InferenceServerException(message, "400")
 
 
+def test_who_waited_too_long_in_the_queue_is_told_so():
+    with pytest.raises(RequestTimeout, match="waited in the queue of host:1"), translate_errors("host:1", 5):
+        raise InferenceServerException("Request timeout expired", "StatusCode.UNAVAILABLE")
+
+
 def test_what_is_not_tritons_is_not_quoted():
     page = "an exception occurred in the client while decoding the response: Expecting value\nresponse: <html>"
     sentence = r"not available: a proxy, .* answered with HTTP 502$"

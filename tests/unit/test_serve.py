@@ -130,6 +130,16 @@ def test_bf16_without_openvino_is_refused(tmp_path, monkeypatch):
         TritonServer(tmp_path, "cpu-bf16")
 
 
+def test_features_fit_into_the_memory_pool_of_every_gpu(tmp_path, monkeypatch):
+    make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": ""})
+    monkeypatch.setattr(serve, "compute_capabilities", lambda: ["9.0", "9.0"])
+    for runtime, gpus in (("tensorrt", ["0", "1"]), ("cpu", [])):
+        server = TritonServer(tmp_path, runtime, ("outer",))
+        server.shm_prefix = "ours-"
+        pools = [part for part in server.command(Installation("tritonserver")) if "cuda-memory-pool" in part]
+        assert pools == [f"--cuda-memory-pool-byte-size={gpu}:{2 * 2**30}" for gpu in gpus]
+
+
 @pytest.mark.parametrize(("runtime", "flag"), [("tensorrt", False), ("cpu", True), ("onnxruntime", True)])
 def test_the_command_names_models_runtime_and_addresses(tmp_path, runtime, flag):
     make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": ""})

@@ -31,9 +31,11 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         self.parameters = {name: value["string_value"] for name, value in parameters.items()}
         self.window_size = int(self.parameters["window_size"])
-        self.windows_in_flight = int(self.parameters["windows_in_flight"])
+        runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME")  # serve.py sets it
+        on_cpu = runtime is not None and runtime.startswith("cpu")
+        self.windows_in_flight = int(self.parameters["windows_in_flight"]) or (1 if on_cpu else 2)
         self.networks = json.loads(Path(__file__).with_name("networks.json").read_text())
-        self.networks["runtime"] = os.environ.get("MEDIMAGEPARSE_RUNTIME")  # serve.py sets it
+        self.networks["runtime"] = runtime
 
     async def execute(self, requests):
         return [await self.respond(request) for request in requests]
