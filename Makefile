@@ -68,15 +68,16 @@ install-export: .venv/export.stamp  ## the same and torch, onnx, pytest: for exp
 demo: install  ## segment a phantom CT and a phantom X-ray by sentences under a real tritonserver, on the CPU
 	$(BIN)/python -m medimageparse_demo.demo --out demo_output
 
+SERVED_BY = install $(if $(filter cpu-bf16,$(RUNTIME)),openvino)
 openvino: .venv/openvino.stamp  ## what RUNTIME=cpu-bf16 needs besides (60 MB)
 
-serve: $(if $(CONTAINER),,install) $(if $(filter cpu-bf16,$(RUNTIME)),$(if $(CONTAINER),,openvino))  ## start tritonserver: RUNTIME=cpu|cpu-bf16|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
+serve: $(if $(CONTAINER),,$(SERVED_BY))  ## start tritonserver: RUNTIME=cpu|cpu-bf16|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
 	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) $(ADDRESSES)
 
-serve-demo: install  ## the same with the demo checkpoints, from a copy of the repository in build/
+serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of the repository in build/
 	rm -rf build/demo_repository
 	$(BIN)/python -m medimageparse_demo.repository build/demo_repository
-	$(SERVE) --runtime cpu --repository build/demo_repository $(ADDRESSES)
+	$(SERVE) --runtime $(RUNTIME) --repository build/demo_repository $(ADDRESSES)
 
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest
@@ -135,9 +136,9 @@ lock: build/tools/bin/uv  ## write the lock files after a change of requirements
 	echo openvino==2026.4.1 | $(LOCK) --no-deps - --output-file model_repository/requirements-openvino.lock  # no openvino-telemetry
 	echo nvidia-pytriton==0.7.0 | $(LOCK) --no-deps --no-header - >> requirements.lock
 
-audit:  ## known vulnerabilities of what requirements.lock names, where their database can be reached
+audit:  ## known vulnerabilities of what the lock files name, where their database can be reached
 	@if ! $(MAKE) --silent build/tools/bin/pip-audit; then echo "audit: pip-audit cannot be installed here; nothing was checked"; exit 0; fi; \
-	code=0; build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock >build/audit.txt 2>&1 || code=$$?; \
+	code=0; build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock -r model_repository/requirements-openvino.lock >build/audit.txt 2>&1 || code=$$?; \
 	if grep -qE 'could not be audited|ConnectionError|Timeout' build/audit.txt; \
 	then echo "audit: the database of vulnerabilities cannot be reached from here; nothing was checked (build/audit.txt)"; \
 	else cat build/audit.txt; exit $$code; fi

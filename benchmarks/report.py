@@ -88,14 +88,15 @@ def run_of(row: Row) -> tuple[str, str, str]:
     return row["date"], row["commit"], row["variant"].removesuffix("_2D")
 
 
-def conditions_line(row: Row) -> str:
-    """Under what all of this was measured."""
-    others = f"others used {100 * float(row['others_share']):.0f} % of the cores"
+def conditions_line(path: Path) -> str:
+    """Under what the last run was measured."""
+    rows = last_run(path, ("runtime", "precision", "others_share"))
+    row = rows[-1]
+    others = f"others used at most {100 * max(float(row['others_share']) for row in rows):.0f} % of the cores"
+    precisions = " and ".join(dict.fromkeys(row["precision"] for row in rows))
     runtime = f"onnxruntime {row['onnxruntime']}, Python {row['python']}"
     machine = f"{row['cpu']}, {row['cores']} cores"
-    return (
-        f"{row['variant']}, {row['precision']}, {machine}, {runtime}, commit {row['commit']}, {row['date']}, {others}"
-    )
+    return f"{run_of(row)[2]}, {precisions}, {machine}, {runtime}, commit {row['commit']}, {row['date']}, {others}"
 
 
 def schedules(path: Path) -> tuple[list[Group], str]:
@@ -153,17 +154,19 @@ def scaling(path: Path) -> tuple[list[Group], str]:
 def stages(path: Path) -> tuple[list[Group], str]:
     rows = last_run(path, ("runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage"))
     groups = []
-    for runtime, protocol in dict.fromkeys((row["runtime"], row["protocol"]) for row in rows):
-        own = [row for row in rows if (row["runtime"], row["protocol"]) == (runtime, protocol)]
-        heading = (
-            f"{runtime}, {protocol}, {own[0]['slices']} slices, {own[0]['prompts']} prompts: {own[0]['wall_ms']} ms, "
-        )
+    ways = dict.fromkeys((row["runtime"], row["protocol"], row["windows_in_flight"]) for row in rows)
+    for runtime, protocol, in_flight in ways:
+        way = (runtime, protocol, in_flight)
+        own = [row for row in rows if (row["runtime"], row["protocol"], row["windows_in_flight"]) == way]
+        heading = f"{runtime}, {protocol}, {own[0]['slices']} slices, {own[0]['prompts']} prompts, "
+        heading += f"windows in flight: {in_flight}; {own[0]['wall_ms']} ms, "
         heading += f"{own[0]['times_direct']} times the networks alone"
         bars = [
             Bar(r["stage"], [("ms", float(r["ms"]))], f"{r['ms']} ms, {100 * float(r['share']):.2f} %") for r in own
         ]
         groups.append(Group(heading, bars))
     columns = {"runtime": "runtime", "protocol": "protocol", "slices": "slices", "prompts": "prompts"}
+    columns |= {"windows in flight": "windows_in_flight"}
     return groups, table(rows, columns | {"stage": "stage", "ms": "ms", "share": "share"})
 
 
@@ -209,10 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = folder / f"{name}.csv"
         if path.exists():
             groups, lines = read(path)
-            with path.open(newline="") as file:
-                *_, newest = csv.DictReader(file)
-            path.with_suffix(".svg").write_text(picture(f"{title} ({run_of(newest)[2]})", groups))
-            print(f"\n{title}\n{conditions_line(newest)}\n\n{lines}")
+            path.with_suffix(".svg").write_text(picture(f"{title} ({options.variant})", groups))
+            print(f"\n{title}\n{conditions_line(path)}\n\n{lines}")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """The ways to run the three networks that are compared: the dictionary at the end, one technique a line."""
 
 import copy
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
+from medimageparse.build_engine import build_plan
 from medimageparse.export_onnx import to_float16
 from medimageparse.served_tensors import Dimension, Network, networks
 from medimageparse.variants import Variant
@@ -101,11 +104,7 @@ def run_bound(
     session: onnxruntime.InferenceSession, network: Network, device: str, inputs: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """One run that reads and writes torch tensors where they are; it returns when the results are there."""
-    sizes = dynamic_sizes(network, inputs)
-    outputs = []
-    for spec in network.outputs:
-        shape = [sizes[d.name] if isinstance(d, Dimension) else d for d in spec.shape]
-        outputs.append(torch.empty(shape, dtype=TORCH_DTYPES[spec.dtype], device=device))
+    outputs = empty_outputs(network, inputs, device)
     assert all(tensor.is_contiguous() for tensor in inputs)
     binding = session.io_binding()
     for specs, tensors, bind in (
@@ -115,6 +114,40 @@ def run_bound(
         for spec, tensor in zip(specs, tensors, strict=True):
             bind(spec.name, device, 0, spec.dtype, tuple(tensor.shape), tensor.data_ptr())
     session.run_with_iobinding(binding)
+    return tuple(outputs)
+
+
+def empty_outputs(network: Network, inputs: Sequence[Tensor], device: str) -> list[Tensor]:
+    """Room for what these inputs give."""
+    sizes = dynamic_sizes(network, inputs)
+    shapes = [[sizes[d.name] if isinstance(d, Dimension) else d for d in spec.shape] for spec in network.outputs]
+    dtypes = [TORCH_DTYPES[spec.dtype] for spec in network.outputs]
+    return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in zip(shapes, dtypes, strict=True)]
+
+
+def tensorrt(setup: Setup, *, precision: str) -> dict[str, Run]:
+    """The exported graphs as engines that are built now, which takes minutes; a request asks for all outputs."""
+    import tensorrt as trt
+
+    graphs = random_graphs(setup.work, setup.variant.name, precision)
+    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+
+    def prepare(network: Network) -> Run:
+        engine = runtime.deserialize_cuda_engine(build_plan(trt, graphs / network.name / "1" / "model.onnx", network))
+        return partial(run_engine, engine.create_execution_context(), network)
+
+    return {name: prepare(network) for name, network in networks(setup.variant).items()}
+
+
+def run_engine(context: Any, network: Network, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """One run on the stream that torch uses, from and to torch's tensors."""
+    outputs = empty_outputs(network, inputs, "cuda")
+    for spec, tensor in zip(network.inputs, inputs, strict=True):
+        context.set_input_shape(spec.name, tuple(tensor.shape))
+    for spec, tensor in zip((*network.inputs, *network.outputs), (*inputs, *outputs), strict=True):
+        context.set_tensor_address(spec.name, tensor.data_ptr())
+    if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+        raise SystemExit(f"the engine of {network.name} does not run")
     return tuple(outputs)
 
 
@@ -141,3 +174,5 @@ TECHNIQUES: dict[str, Callable[[Setup], dict[str, Run]]] = {
     "onnxruntime-tf32": partial(onnx_runtime, tf32=True),
     "onnxruntime-fp16": partial(onnx_runtime, precision="fp16"),
 }
+if importlib.util.find_spec("tensorrt"):
+    TECHNIQUES["tensorrt-fp16"] = partial(tensorrt, precision="fp16")
