@@ -14,16 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
-import openvino
 import original_schedule as original
 import torch
+from direct import Run, onnx_run, openvino_run
 from gpu_networks import mask_iou
 from inputs import SENTENCES
 from medimageparse.class_embeddings import class_token_ids
 from medimageparse.comparison import blobs
 from medimageparse.networks import build_random
-from medimageparse.served_tensors import CLASSES
+from medimageparse.served_tensors import CLASSES, Network, networks
 from medimageparse.variants import PUBLISHED, VARIANTS, Variant
 from processes import OtherLoad
 from recording import RESULTS, append_row, conditions, median
@@ -113,36 +112,18 @@ def as_tuple(module: nn.Module) -> Callable[..., tuple]:
     return run
 
 
-def openvino_run(graph: Path, threads: int) -> Callable[..., tuple]:
-    """A graph in bf16, as RUNTIME=cpu-bf16 serves the image encoders."""
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    infer = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request().infer
-
-    def run(*tensors: Tensor) -> tuple:
-        return tuple(torch.from_numpy(array) for array in infer([t.numpy() for t in tensors]).to_tuple())
-
-    return run
-
-
-def onnx_run(graph: Path, threads: int) -> Callable[..., tuple]:
+def with_tensors(run: Run, network: Network) -> Callable[..., tuple]:
     """A graph as it is served: of the 3D mask decoder only what the pipeline asks for is computed."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    inputs, outputs = ([value.name for value in values] for values in (session.get_inputs(), session.get_outputs()))
+    outputs = [spec.name for spec in network.outputs]
     asked = [name for name in ("label_slices", "scores") if name in outputs] or outputs
-
-    def run(*tensors: Tensor) -> tuple:
-        arrays = session.run(asked, {name: t.numpy() for name, t in zip(inputs, tensors, strict=True)})
-        return tuple(torch.from_numpy(array) for array in arrays)
-
-    return run
+    return lambda *tensors: tuple(torch.from_numpy(array) for array in run([t.numpy() for t in tensors], asked))
 
 
 def ways_of(variant: Variant, modules: Mapping[str, nn.Module], graphs: Path, threads: int) -> dict[str, Way]:
     first = original_3d(modules) if variant.model == "medimageparse_3d" else original_2d(modules)
     files = {name: graphs / name / "1" / "model.onnx" for name in modules}
-    sessions = {name: onnx_run(file, threads) for name, file in files.items()}
+    table = networks(variant)
+    sessions = {name: with_tensors(onnx_run(file, threads), table[name]) for name, file in files.items()}
     ways = {
         ORIGINAL: first,
         "ours, PyTorch": ours("PyTorch", {name: as_tuple(m) for name, m in modules.items()}, variant.model),
@@ -150,7 +131,7 @@ def ways_of(variant: Variant, modules: Mapping[str, nn.Module], graphs: Path, th
     }
     if has_bf16():
         [name] = (name for name in files if name.startswith("image_encoder"))
-        sessions = sessions | {name: openvino_run(files[name], threads)}
+        sessions = sessions | {name: with_tensors(openvino_run(files[name], threads), table[name])}
         ways[BF16] = ours("OpenVINO, ONNX Runtime", sessions, variant.model)
     return ways
 

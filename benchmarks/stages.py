@@ -6,17 +6,15 @@ Runtime in this program, where nothing is copied between processes. Windows go t
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import openvino
 import tritonclient.grpc
 import tritonclient.http
+from direct import onnx_run, openvino_run
 from inputs import Case, endless_case
 from medimageparse.served_tensors import networks
 from medimageparse.variants import VARIANTS
@@ -99,28 +97,6 @@ def stages_of(spent: Nanoseconds, wall_ms: float, direct: Mapping[str, float]) -
     }
 
 
-Run = Callable[[Sequence[np.ndarray], Sequence[str]], list[np.ndarray]]  # inputs, names of outputs -> these
-
-
-def onnx_run(graph: Path, threads: int) -> Run:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-    return lambda arrays, outputs: session.run(outputs, dict(zip(names, arrays, strict=True)))
-
-
-def openvino_run(graph: Path, threads: int) -> Run:
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-
-    def run(arrays: Sequence[np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
-        results = request.infer(list(arrays))
-        return [results[name] for name in outputs]
-
-    return run
-
-
 class DirectRun:
     """Windows and the three graphs in this program: milliseconds of each for the same volume and prompts."""
 
@@ -129,9 +105,9 @@ class DirectRun:
         self.networks = {name: onnx_run(file, setting.threads) for name, file in files.items()}
         if setting.runtime == "cpu-bf16":
             self.networks[IMAGE] = openvino_run(files[IMAGE], setting.threads)
-        description = json.loads((graphs / PIPELINE / "1" / "networks.json").read_text())
-        self.features = [spec.name for spec in networks(VARIANTS[description["variant"]])[IMAGE].outputs]
-        self.size, self.window_size = description["image_size"], setting.window_size
+        variant = VARIANTS[variant_of(graphs)]
+        self.features = [spec.name for spec in networks(variant)[IMAGE].outputs]
+        self.size, self.window_size = variant.image_size, setting.window_size
         self.slices = np.ascontiguousarray(np.asarray(case.volume.dataobj).transpose(2, 1, 0))
         self.tokens = tokenize(case.prompts)[:2]
 

@@ -18,6 +18,7 @@ def sha256(path: Path) -> str:
 
 def check_manifests(repository: Path, models: list[str], runtime: str) -> None:
     """ServeError if a graph, or with TensorRT a plan, is not what its manifest says, or a step has no code."""
+    here = sorted(set(compute_capabilities())) if runtime == "tensorrt" else []
     for model in models:
         is_step = 'backend: "python"' in (repository / model / "config.pbtxt").read_text()
         if is_step and not (repository / model / "1" / "model.py").exists():  # tritonserver would wait for it
@@ -26,7 +27,7 @@ def check_manifests(repository: Path, models: list[str], runtime: str) -> None:
             folder = repository / model / "1"
             manifest = read_manifest(folder / "manifest.json", model)
             if runtime == "tensorrt":
-                check_engine(folder, model, manifest)
+                check_engine(folder, model, manifest, here)
             else:
                 compare(folder / "model.onnx", model, manifest.get("graph_sha256"), "make export CHECKPOINT=...")
 
@@ -53,14 +54,14 @@ def compare(path: Path, model: str, expected: object, target: str) -> None:
         )
 
 
-def check_engine(folder: Path, model: str, manifest: dict[str, Any]) -> None:
-    """An engine runs on the kind of GPU that built it: its compute capability is in the manifest."""
+def check_engine(folder: Path, model: str, manifest: dict[str, Any], here: list[str]) -> None:
+    """An engine runs on the kind of GPU that built it, its manifest says which; here: the kinds in this machine."""
     engine = manifest.get("engine")
     if not isinstance(engine, dict):
         raise ServeError(f"the manifest of {model} knows no engine; build it on this GPU: make engines")
     compare(folder / "model.plan", model, engine.get("plan_sha256"), "make engines")
     name, _, rest = str(engine.get("gpu", "")).partition(", ")
-    built_for, here = rest.partition(", ")[0], sorted(set(compute_capabilities()))
+    built_for = rest.partition(", ")[0]
     if not here:
         raise ServeError("RUNTIME=tensorrt needs an NVIDIA GPU, and nvidia-smi finds none here: docker run --gpus all")
     if here != [built_for]:

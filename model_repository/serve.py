@@ -216,6 +216,7 @@ class TritonServer:
         named, self.left_out = (list(models), {}) if models else find_built_models(self.repository, runtime)
         self.models = reachable_models(self.repository, named)
         check_built_files(self.repository, self.models, runtime)
+        self.n_gpus = 0 if runtime in CPU_RUNTIMES else len(compute_capabilities())  # once: a restart is to be quick
         self.ready_timeout_s, self.log, self.verbose, self.flags = ready_timeout_s, log, verbose, flags
         self.ports = {"http": free_port(http_port), "grpc": free_port(grpc_port), "metrics": free_port(metrics_port)}
         # HTTP has no TLS: it stays on this machine, behind a proxy, when gRPC is opened to others
@@ -252,9 +253,7 @@ class TritonServer:
         command += ["--model-control-mode=explicit", *(f"--load-model={model}" for model in self.models)]
         if self.runtime != "tensorrt":
             command.append(f"--model-config-name={self.runtime}")
-        if self.runtime not in CPU_RUNTIMES:
-            pools = (f"{gpu}:{CUDA_POOL_BYTES}" for gpu in range(len(compute_capabilities())))
-            command += [f"--cuda-memory-pool-byte-size={pool}" for pool in pools]
+        command += [f"--cuda-memory-pool-byte-size={gpu}:{CUDA_POOL_BYTES}" for gpu in range(self.n_gpus)]
         for name, port in self.ports.items():
             command += [f"--{name}-port={port}", f"--{name}-address={self.hosts[name]}"]
         for option in ("http-restricted-api", "grpc-restricted-protocol"):

@@ -1,0 +1,31 @@
+"""An exported graph run in this program, as the server's python steps run it, but with nothing between processes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import openvino
+
+Run = Callable[[Sequence[np.ndarray], Sequence[str]], list[np.ndarray]]  # inputs, names of outputs -> these
+
+
+def onnx_run(graph: Path, threads: int) -> Run:
+    """In fp32, as RUNTIME=cpu; what leads to other outputs is not computed."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(graph, options, ["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+    return lambda arrays, outputs: session.run(outputs, dict(zip(names, arrays, strict=True)))
+
+
+def openvino_run(graph: Path, threads: int) -> Run:
+    """In bf16, as RUNTIME=cpu-bf16 serves the image encoders."""
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+    def run(arrays: Sequence[np.ndarray], outputs: Sequence[str]) -> list[np.ndarray]:
+        results = request.infer(list(arrays))
+        return [results[name] for name in outputs]
+
+    return run
