@@ -254,6 +254,7 @@ class TritonServer:
         if self.runtime != "tensorrt":
             command.append(f"--model-config-name={self.runtime}")
         command += [f"--cuda-memory-pool-byte-size={gpu}:{CUDA_POOL_BYTES}" for gpu in range(self.n_gpus)]
+        command.append("--grpc-infer-allocation-pool-size=0")  # else up to eight answered requests keep their volumes
         for name, port in self.ports.items():
             command += [f"--{name}-port={port}", f"--{name}-address={self.hosts[name]}"]
         for option in ("http-restricted-api", "grpc-restricted-protocol"):

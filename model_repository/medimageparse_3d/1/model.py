@@ -51,24 +51,23 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
 
     async def answer(self, request, gave_up):
-        sent = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        sent = {tensor.name(): tensor for tensor in request.inputs()}  # passed on as they lie in shared memory
         for name in ("image", "text"):  # Triton counts the inputs, and an option may stand in for one
             if name not in sent:
                 raise StepError(f"{name} is missing; every request needs it", pb_utils.TritonError.INVALID_ARG)
         text = sent.pop("text")
-        decoded = await self.call(gave_up, "decode_model", DECODED, sent)
+        decoded = await self.call(gave_up, "decode_model", DECODED, sent.values())
         known = {"geometry": decoded.pop("geometry")}
-        [volume] = decoded.values()
-        known |= await self.call(gave_up, "tokenize_model", TOKENIZED, {"text": text})
+        known |= await self.call(gave_up, "tokenize_model", TOKENIZED, [text])
         tokens = {name: known.pop(name) for name in ("input_ids", "attention_mask")}
-        encoded = await self.call(gave_up, "text_model", ["text_features"], tokens)
-        known |= await self.segment(gave_up, volume, encoded["text_features"])
+        encoded = await self.call(gave_up, "text_model", ["text_features"], as_tensors(tokens))
+        known |= await self.segment(gave_up, decoded.popitem()[1], encoded["text_features"])  # no one else keeps the volume
         wanted = request.requested_output_names()
         answers = {"scores": known.pop("scores")}
         names = [name for name in wanted if name != "scores"]
         if names:  # who asks for scores alone does not wait for a file
-            answers |= await self.call(gave_up, "encode_model", names, known)
-        return [pb_utils.Tensor(name, array) for name, array in answers.items() if name in wanted]
+            answers |= await self.call(gave_up, "encode_model", names, as_tensors(known))
+        return as_tensors({name: array for name, array in answers.items() if name in wanted})
 
     async def segment(self, gave_up, volume, text_features):
         """Volume [D,H,W] and text_features [P,T,C] -> label_slices [D,H,W], scores [P,D], segment_report."""
@@ -79,7 +78,7 @@ class TritonPythonModel:
         try:
             for slices, window in iterate_windows(volume, self.window_size, self.networks["image_size"]):
                 inputs = {"window": window, "text_features": text_features}
-                in_flight.append((slices, self.start(gave_up, "window_model", LABELLED, inputs)))
+                in_flight.append((slices, self.start(gave_up, "window_model", LABELLED, as_tensors(inputs))))
                 # the next windows are made while these are computed; after the last one all are awaited
                 while len(in_flight) == self.windows_in_flight or (in_flight and slices.stop == len(volume)):
                     done, pending = in_flight.popleft()
@@ -93,17 +92,17 @@ class TritonPythonModel:
         report = np.array([json.dumps(report).encode()], np.object_)
         return {"label_slices": label_slices, "scores": scores, "segment_report": report}
 
-    async def call(self, gave_up, model, names, inputs):
-        return self.read(await self.start(gave_up, model, names, inputs), model)
+    async def call(self, gave_up, model, names, tensors):
+        return self.read(await self.start(gave_up, model, names, tensors), model)
 
-    def start(self, gave_up, model, names, inputs):
+    def start(self, gave_up, model, names, tensors):
         """Begins an inference of the model that the parameter names, unless the caller gave up."""
         if gave_up():
             raise StepError("the request was cancelled, or its time-out is over", pb_utils.TritonError.CANCELLED)
         return pb_utils.InferenceRequest(
             model_name=self.parameters[model],
             requested_output_names=list(names),
-            inputs=[pb_utils.Tensor(*pair) for pair in inputs.items()],
+            inputs=list(tensors),
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
         ).async_exec()
 
@@ -117,6 +116,10 @@ class TritonPythonModel:
         if "refusal" in outputs:
             raise StepError(outputs["refusal"].item().decode(), pb_utils.TritonError.INVALID_ARG)
         return outputs
+
+
+def as_tensors(arrays):
+    return [pb_utils.Tensor(*pair) for pair in arrays.items()]
 
 
 def watch(request):
