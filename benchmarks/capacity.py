@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf import text_format
+from medimageparse.variants import VARIANTS
 from medimageparse_demo import MODEL_REPOSITORY
 from recording import RESULTS, append_row, conditions, median, p95
 from report import last_run, table
@@ -159,11 +160,11 @@ def read_stages(path: Path, runtime: str, protocol: str, prompts: int) -> tuple[
 
     Time in queues is left out: the simulation has its own.
     """
-    key = ("runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage")
+    key = ("variant", "runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage")
     rows = [
         row
         for row in last_run(path, key)
-        if (row["runtime"], row["protocol"]) == (runtime, protocol)
+        if (VARIANTS[row["variant"]].model, row["runtime"], row["protocol"]) == (PIPELINE, runtime, protocol)
         and (row["prompts"], row["windows_in_flight"]) == (str(prompts), "1")
     ]
     if not rows:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from medimageparse.comparison import blobs
 from medimageparse.served_tensors import CLASSES
+from medimageparse.variants import PUBLISHED_2D
 
 REAL_CT = Path(__file__).resolve().parents[2] / "shared" / "data" / "CT_AMOS_amos_0018.npz"
 PHANTOM_SEED = 4
 IN_PLANE = 512
+PICTURE_SEED = 1
 SENTENCES = tuple(f"{name} in a CT scan of the abdomen" for name in CLASSES)  # where no others are at hand
 
 
@@ -62,3 +65,9 @@ def las_image(slices: np.ndarray, spacing_mm: np.ndarray | tuple[float, ...]) ->
     image = nib.Nifti1Image(np.ascontiguousarray(slices.transpose(2, 1, 0)), np.diag([-left, anterior, superior, 1]))
     image.header.set_xyzt_units("mm")
     return image
+
+
+def random_picture() -> np.ndarray:
+    """uint8 [H,W,3] of the side that the published 2D networks see, so that nothing is resized."""
+    picture = blobs(PUBLISHED_2D.image_size, 3, np.random.default_rng(PICTURE_SEED))
+    return np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))

@@ -17,23 +17,20 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from inputs import endless_case
-from medimageparse.comparison import blobs
+from inputs import endless_case, random_picture
 from medimageparse.variants import PUBLISHED
 from medimageparse_client.image import encode_image
 from medimageparse_client.volume import encode_volume
 from medimageparse_demo.repository import demo_repository
 from processes import OtherLoad
 from recording import REPOSITORY, RESULTS, append_row, conditions
-from served import SEED, WORK, TritonServer, random_graphs
+from served import WORK, TritonServer, random_graphs
 
 PERF_ANALYZER = REPOSITORY / "build" / "perf_analyzer" / "perf_analyzer"  # the libraries it needs lie beside it
 REACHED_BY_BLS = {
     "medimageparse_3d": "decode_volume,tokenize_prompts,text_encoder_3d,segment_window_3d,encode_masks",
     "medimageparse": "decode_image,tokenize_prompts,text_encoder,segment_pixels,encode_probabilities",
 }
-IMAGE_SIDE = 1024
 UNSTABLE = 2  # perf_analyzer's exit status when the windows do not agree; it then reports nothing
 PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 # perf_analyzer's columns in microseconds -> ours in milliseconds
@@ -55,10 +52,9 @@ LATENCIES = {
 def request_files(options: argparse.Namespace) -> dict[str, tuple[bytes, str]]:
     """Model -> the file to send and the prompts."""
     case = endless_case(options.slices, options.prompts)
-    picture = blobs(IMAGE_SIDE, 3, np.random.default_rng(SEED)).astype(np.uint8).transpose(1, 2, 0)
     return {
         "medimageparse_3d": (encode_volume(case.volume), "&".join(case.prompts)),
-        "medimageparse": (encode_image(np.ascontiguousarray(picture)).data, case.prompts[0]),
+        "medimageparse": (encode_image(random_picture()).data, case.prompts[0]),
     }
 
 

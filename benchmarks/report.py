@@ -8,7 +8,7 @@ from html import escape
 from itertools import product
 from pathlib import Path
 
-from medimageparse.variants import PUBLISHED
+from medimageparse.variants import PUBLISHED, VARIANTS
 from recording import RESULTS
 
 COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#e45756", "#eeca3b", "#79706e")
@@ -152,21 +152,21 @@ def scaling(path: Path) -> tuple[list[Group], str]:
 
 
 def stages(path: Path) -> tuple[list[Group], str]:
-    rows = last_run(path, ("runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight", "stage"))
+    request = ("variant", "runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight")
+    rows = last_run(path, (*request, "stage"))
     groups = []
-    ways = dict.fromkeys((row["runtime"], row["protocol"], row["windows_in_flight"]) for row in rows)
-    for runtime, protocol, in_flight in ways:
-        way = (runtime, protocol, in_flight)
-        own = [row for row in rows if (row["runtime"], row["protocol"], row["windows_in_flight"]) == way]
-        heading = f"{runtime}, {protocol}, {own[0]['slices']} slices, {own[0]['prompts']} prompts, "
-        heading += f"windows in flight: {in_flight}; {own[0]['wall_ms']} ms, "
-        heading += f"{own[0]['times_direct']} times the networks alone"
+    for way in dict.fromkeys(tuple(row[name] for name in request) for row in rows):
+        own = [row for row in rows if tuple(row[name] for name in request) == way]
+        variant, runtime, protocol, slices, prompts, _, in_flight = way
+        size = "one image" if variant.endswith("_2D") else f"{slices} slices, windows in flight: {in_flight}"
+        heading = f"{VARIANTS[variant].model}, {runtime}, {protocol}, {size}, prompts: {prompts}; "
+        heading += f"{own[0]['wall_ms']} ms, {own[0]['times_direct']} times the networks alone"
         bars = [
             Bar(r["stage"], [("ms", float(r["ms"]))], f"{r['ms']} ms, {100 * float(r['share']):.2f} %") for r in own
         ]
         groups.append(Group(heading, bars))
-    columns = {"runtime": "runtime", "protocol": "protocol", "slices": "slices", "prompts": "prompts"}
-    columns |= {"windows in flight": "windows_in_flight"}
+    columns = {"variant": "variant", "runtime": "runtime", "protocol": "protocol", "slices": "slices"}
+    columns |= {"prompts": "prompts", "windows in flight": "windows_in_flight"}
     return groups, table(rows, columns | {"stage": "stage", "ms": "ms", "share": "share"})
 
 

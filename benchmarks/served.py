@@ -14,6 +14,7 @@ from typing import Any
 
 import tritonclient.grpc
 from inputs import Case
+from medimageparse.served_tensors import networks
 from medimageparse.variants import VARIANTS
 from medimageparse_client import Client, Segmentation
 from medimageparse_demo.repository import demo_repository
@@ -78,8 +79,9 @@ def random_graphs(work: Path, variant: str, precision: str, seed: int = SEED) ->
 
 
 def variant_of(graphs: Path) -> str:
-    """The sizes of exported graphs of the 3D model."""
-    return json.loads((graphs / "medimageparse_3d" / "1" / "networks.json").read_text())["variant"]
+    """The sizes of exported graphs of one public model."""
+    [description] = graphs.glob("*/1/networks.json")
+    return json.loads(description.read_text())["variant"]
 
 
 @contextmanager
@@ -89,7 +91,7 @@ def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
         repository = demo_repository(Path(folder) / "model_repository", setting.graphs)
         for name in ("window_size", "windows_in_flight"):
             set_parameter(repository / "medimageparse_3d" / "config.pbtxt", name, str(getattr(setting, name)))
-        for network in NETWORKS:
+        for network in networks(VARIANTS[variant_of(setting.graphs)]):
             config = repository / network / "configs" / f"{setting.runtime}.pbtxt"
             if '"onnxruntime_model.py"' in config.read_text():
                 set_parameter(config, "providers", setting.providers)

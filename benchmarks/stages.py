@@ -1,13 +1,15 @@
-"""Where the time of one request goes: every step of the served pipeline, waiting and copies; report.py draws it.
+"""Where the time of one request goes: every step of a served model, waiting and copies; report.py draws it.
 
 From Triton's statistics before and after the request, the report, and the same graphs run on the same windows by ONNX
 Runtime in this program, where nothing is copied between processes. Windows go through one at a time unless
 --windows-in-flight says otherwise: then encoder and decoder overlap, and their times add up to more than the request's.
+An image is a window of its own.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,15 @@ import numpy as np
 import tritonclient.grpc
 import tritonclient.http
 from direct import onnx_run, openvino_run
-from inputs import Case, endless_case
+from inputs import endless_case, random_picture
 from medimageparse.served_tensors import networks
 from medimageparse.variants import VARIANTS
+from medimageparse_client.image import encode_image
 from medimageparse_client.volume import encode_volume
 from processes import OtherLoad
 from recording import RESULTS, append_row, conditions, median
 from served import (
     CPU_RUNTIMES,
-    NETWORKS,
     PRECISIONS,
     TIMEOUT_S,
     WORK,
@@ -33,16 +35,101 @@ from served import (
     serving,
     variant_of,
 )
-from sliding_window import iterate_windows  # the server's own; served.py has put its folders on the path
 
+from pixels import to_pixels  # isort: skip  the server's own; served.py has put its folders on the path
+from sliding_window import iterate_windows  # isort: skip
 from clip_tokenizer import tokenize  # isort: skip
 
-TEXT, IMAGE, MASKS = NETWORKS
 WINDOWS, MERGING = "windows", "merging"
-PIPELINE, WINDOW = "medimageparse_3d", "segment_window_3d"
-CALLED = ("decode_volume", "tokenize_prompts", TEXT, WINDOW, "encode_masks")  # by the pipeline, in this order
 PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 Nanoseconds = dict[str, dict[str, float]]  # model -> success, queue, compute_input, compute_infer, compute_output
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Names of the models that a public model calls, `window` being the ensemble of image encoder and mask decoder.
+
+    options, answers: inputs beside image and text, and the outputs that the client asks for
+    from_masks: what is asked of the mask decoder; before_merging: what it then need not compute
+    """
+
+    model: str
+    suffix: str  # of a variant's name
+    decode: str
+    text: str
+    window: str
+    image: str
+    masks: str
+    encode: str
+    options: Mapping[str, bytes]
+    answers: tuple[str, ...]
+    from_masks: tuple[str, ...]
+    before_merging: tuple[str, ...] = ()
+
+    @property
+    def networks(self) -> tuple[str, str, str]:
+        return self.text, self.image, self.masks
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        return self.decode, "tokenize_prompts", self.text, self.window, self.encode
+
+
+PIPELINES = {
+    "3d": Pipeline(
+        model="medimageparse_3d",
+        suffix="",
+        decode="decode_volume",
+        text="text_encoder_3d",
+        window="segment_window_3d",
+        image="image_encoder_3d",
+        masks="mask_decoder_3d",
+        encode="encode_masks",
+        options={"output": b"nifti_file"},
+        answers=("nifti_file", "scores", "report"),
+        from_masks=("label_slices", "scores"),
+        before_merging=("mask_logits",),
+    ),
+    "2d": Pipeline(
+        model="medimageparse",
+        suffix="_2D",
+        decode="decode_image",
+        text="text_encoder",
+        window="segment_pixels",
+        image="image_encoder",
+        masks="mask_decoder",
+        encode="encode_probabilities",
+        options={},
+        answers=("image_features", "text_features", "report"),
+        from_masks=("mask_logits", "similarities", "matched_queries", "category_logits"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """file: as it is sent; windows: a function that makes what the image encoder gets, all that the request has."""
+
+    source: str
+    file: bytes
+    prompts: list[str]
+    windows: Callable[[], list[np.ndarray]]
+
+
+def make_request(pipeline: Pipeline, setting: Setting, image_size: int) -> Request:
+    case = endless_case(setting.slices, setting.prompts)
+    if pipeline is PIPELINES["3d"]:
+        slices = np.ascontiguousarray(np.asarray(case.volume.dataobj).transpose(2, 1, 0))
+        in_windows = (slices, setting.window_size, image_size)
+        return Request(
+            case.source,
+            encode_volume(case.volume),
+            case.prompts,
+            lambda: [window for _, window in iterate_windows(*in_windows)],
+        )
+    picture = random_picture()
+    source = f"random picture of {len(picture)} x {len(picture)}"
+    return Request(source, encode_image(picture).data, case.prompts, lambda: [to_pixels(picture, image_size)])
 
 
 def statistics(server: TritonServer) -> Nanoseconds:
@@ -52,95 +139,109 @@ def statistics(server: TritonServer) -> Nanoseconds:
     return {m["name"]: {kind: float(m["inference_stats"].get(kind, {}).get("ns", 0)) for kind in kinds} for m in models}
 
 
-def sender(server: TritonServer, protocol: str, file: bytes, text: str) -> Callable[[], float]:
+def sender(server: TritonServer, pipeline: Pipeline, protocol: str, request: Request) -> Callable[[], float]:
     """Sends the request; returns its seconds until the answer is there."""
     triton = tritonclient.grpc if protocol == "grpc" else tritonclient.http
     url = server.grpc_url if protocol == "grpc" else server.http_url
     timeout = {} if protocol == "grpc" else {"connection_timeout": TIMEOUT_S, "network_timeout": TIMEOUT_S}
 
+    sent = {"image": request.file, "text": "&".join(request.prompts).encode(), **pipeline.options}
+
     def send() -> float:
         with triton.InferenceServerClient(url, **timeout) as client:
             started = time.perf_counter()
             inputs = []
-            for name, value in (("image", file), ("text", text.encode()), ("output", b"nifti_file")):
+            for name, value in sent.items():
                 inputs.append(triton.InferInput(name, [1], "BYTES"))
                 inputs[-1].set_data_from_numpy(np.array([value], np.object_))
-            outputs = [triton.InferRequestedOutput(name) for name in ("nifti_file", "scores", "report")]
-            client.infer(PIPELINE, inputs, outputs=outputs)
+            outputs = [triton.InferRequestedOutput(name) for name in pipeline.answers]
+            client.infer(pipeline.model, inputs, outputs=outputs)
             return time.perf_counter() - started
 
     return send
 
 
-def stages_of(spent: Nanoseconds, wall_ms: float, direct: Mapping[str, float]) -> dict[str, float]:
+def stages_of(pipeline: Pipeline, spent: Nanoseconds, wall_ms: float, direct: Mapping[str, float]) -> dict[str, float]:
     """Milliseconds of every stage; with one window in flight they add up to the wall time.
 
     What a network takes beyond its direct run is the way to its process and back: copies.
     """
     total, queue = ({model: kinds[kind] / 1e6 for model, kinds in spent.items()} for kind in ("success", "queue"))
-    waited = (PIPELINE, "decode_volume", "tokenize_prompts", *NETWORKS, "encode_masks")
-    pipeline = total[PIPELINE] - queue[PIPELINE] - sum(total[model] for model in CALLED)
-    ensemble = total[WINDOW] - total[IMAGE] - total[MASKS]
-    return {
-        "outside the server": wall_ms - total[PIPELINE],
-        "decode the image": total["decode_volume"] - queue["decode_volume"],
-        "tokenize": total["tokenize_prompts"] - queue["tokenize_prompts"],
-        "text encoder": direct[TEXT],
+    decode, tokenize_prompts, _, window, encode = pipeline.called
+    waited = (pipeline.model, decode, tokenize_prompts, *pipeline.networks, encode)
+    between = total[pipeline.model] - queue[pipeline.model] - sum(total[model] for model in pipeline.called)
+    ensemble = total[window] - total[pipeline.image] - total[pipeline.masks]
+    stages = {
+        "outside the server": wall_ms - total[pipeline.model],
+        "decode the image": total[decode] - queue[decode],
+        "tokenize": total[tokenize_prompts] - queue[tokenize_prompts],
+        "text encoder": direct[pipeline.text],
         "make windows": direct[WINDOWS],
-        "image encoder": direct[IMAGE],
-        "mask decoder": direct[MASKS] - direct[MERGING],
+        "image encoder": direct[pipeline.image],
+        "mask decoder": direct[pipeline.masks] - direct[MERGING],
         "merging": direct[MERGING],
-        "copies to networks and back": sum(total[name] - queue[name] - direct[name] for name in NETWORKS),
-        "calls between the steps": pipeline - direct[WINDOWS] + ensemble,
-        "encode the result": total["encode_masks"] - queue["encode_masks"],
+        "copies to networks and back": sum(total[name] - queue[name] - direct[name] for name in pipeline.networks),
+        "calls between the steps": between - direct[WINDOWS] + ensemble,
+        "encode the result": total[encode] - queue[encode],
         "waiting in queues": sum(queue[model] for model in waited),
     }
+    if not pipeline.before_merging:
+        del stages["merging"]
+    return stages
 
 
 class DirectRun:
-    """Windows and the three graphs in this program: milliseconds of each for the same volume and prompts."""
+    """Windows and the three graphs in this program: milliseconds of each for the same request."""
 
-    def __init__(self, graphs: Path, setting: Setting, case: Case) -> None:
-        files = {name: graphs / name / "1" / "model.onnx" for name in NETWORKS}
-        self.networks = {name: onnx_run(file, setting.threads) for name, file in files.items()}
+    def __init__(self, pipeline: Pipeline, setting: Setting, request: Request) -> None:
+        files = {name: setting.graphs / name / "1" / "model.onnx" for name in pipeline.networks}
+        self.graphs = {name: onnx_run(file, setting.threads) for name, file in files.items()}
         if setting.runtime == "cpu-bf16":
-            self.networks[IMAGE] = openvino_run(files[IMAGE], setting.threads)
-        variant = VARIANTS[variant_of(graphs)]
-        self.features = [spec.name for spec in networks(variant)[IMAGE].outputs]
-        self.size, self.window_size = variant.image_size, setting.window_size
-        self.slices = np.ascontiguousarray(np.asarray(case.volume.dataobj).transpose(2, 1, 0))
-        self.tokens = tokenize(case.prompts)[:2]
+            self.graphs[pipeline.image] = openvino_run(files[pipeline.image], setting.threads)
+        self.pipeline, self.windows = pipeline, request.windows
+        self.tensors = networks(VARIANTS[variant_of(setting.graphs)])
+        input_ids, attention_mask, *_ = tokenize(request.prompts)
+        together = np.arange(len(request.prompts))[None]
+        self.known = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": together}
 
-    def timed(self, name: str, arrays: Sequence[np.ndarray], outputs: list[str]) -> tuple[float, list[np.ndarray]]:
+    def timed(self, name: str, known: Mapping[str, np.ndarray], outputs: Sequence[str] = ()) -> tuple[float, dict]:
+        """Milliseconds of a network, and its outputs by name: all of them if none is named."""
+        arrays = [known[spec.name] for spec in self.tensors[name].inputs]
+        wanted = outputs or [spec.name for spec in self.tensors[name].outputs]
         started = time.perf_counter()
-        found = self.networks[name](arrays, outputs)
-        return 1000 * (time.perf_counter() - started), found
+        found = self.graphs[name](arrays, wanted)
+        return 1000 * (time.perf_counter() - started), dict(zip(wanted, found, strict=True))
 
     def run(self) -> dict[str, float]:
         """Merging is what the mask decoder takes longer when asked for labels instead of mask logits."""
-        spent = dict.fromkeys((WINDOWS, *NETWORKS, MERGING), 0.0)
+        pipeline = self.pipeline
+        spent = dict.fromkeys((WINDOWS, *pipeline.networks, MERGING), 0.0)
         started = time.perf_counter()
-        windows = [window for _, window in iterate_windows(self.slices, self.window_size, self.size)]
+        windows = self.windows()
         spent[WINDOWS] = 1000 * (time.perf_counter() - started)
-        spent[TEXT], text = self.timed(TEXT, self.tokens, ["text_features"])
+        spent[pipeline.text], text = self.timed(pipeline.text, self.known)
+        [window_tensor] = self.tensors[pipeline.image].inputs
         for window in windows:
-            ms, features = self.timed(IMAGE, [window], self.features)
-            spent[IMAGE] += ms
-            all_ms, _ = self.timed(MASKS, [*features, *text], ["label_slices", "scores"])
-            without_ms, _ = self.timed(MASKS, [*features, *text], ["mask_logits"])
-            spent[MASKS] += all_ms
-            spent[MERGING] += max(0.0, all_ms - without_ms)
+            ms, features = self.timed(pipeline.image, {window_tensor.name: window})
+            spent[pipeline.image] += ms
+            known = self.known | text | features
+            all_ms, _ = self.timed(pipeline.masks, known, pipeline.from_masks)
+            spent[pipeline.masks] += all_ms
+            if pipeline.before_merging:
+                without_ms, _ = self.timed(pipeline.masks, known, pipeline.before_merging)
+                spent[MERGING] += max(0.0, all_ms - without_ms)
         return spent
 
 
-def measure(setting: Setting, case: Case, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def measure(
+    pipeline: Pipeline, setting: Setting, request: Request, options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
     """For each protocol the wall time, the stages and the networks' direct run: medians over the requests."""
-    file, text = encode_volume(case.volume), "&".join(case.prompts)
     with serving(options.work, setting) as server:
         assert server.process is not None
-        direct_run = DirectRun(setting.graphs, setting, case)
+        direct_run = DirectRun(pipeline, setting, request)
         for protocol in options.protocols:
-            send = sender(server, protocol, file, text)
+            send = sender(server, pipeline, protocol, request)
             send(), direct_run.run()
             others, walls, directs, stages = OtherLoad(server.process.pid), [], [], []
             for _ in range(options.requests):
@@ -151,8 +252,8 @@ def measure(setting: Setting, case: Case, options: argparse.Namespace) -> Iterat
                     model: {k: after[model][k] - before[model][k] for k in kinds} for model, kinds in after.items()
                 }
                 directs.append(direct_run.run())
-                stages.append(stages_of(spent, walls[-1], directs[-1]))
-            networks_ms = [sum(direct[name] for name in NETWORKS) for direct in directs]
+                stages.append(stages_of(pipeline, spent, walls[-1], directs[-1]))
+            networks_ms = [sum(direct[name] for name in pipeline.networks) for direct in directs]
             yield {
                 "protocol": protocol,
                 "others_share": others.share(),
@@ -167,11 +268,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for graphs and the served copy")
     parser.add_argument("--variant", default="PUBLISHED", help="DEMO or TINY try the script out")
-    parser.add_argument("--graphs", type=Path, metavar="DIR", help="serve these graphs, not random weights")
+    parser.add_argument(
+        "--graphs", type=Path, nargs="+", default=[], metavar="DIR", help="serve these graphs, not random weights"
+    )
+    parser.add_argument("--models", nargs="+", choices=PIPELINES, default=list(PIPELINES))
     parser.add_argument("--runtime", choices=CPU_RUNTIMES, default="cpu")
     parser.add_argument("--protocols", nargs="+", choices=("grpc", "http"), default=["grpc", "http"])
-    parser.add_argument("--slices", type=int, default=16)
-    parser.add_argument("--prompts", type=int, default=15)
+    parser.add_argument("--slices", type=int, default=16, help="in 3D")
+    parser.add_argument("--prompts", type=int, default=15, help="in 3D")
+    parser.add_argument("--prompts-2d", type=int, default=1)
     parser.add_argument("--window-size", type=int, default=4, metavar="SLICES")
     parser.add_argument("--windows-in-flight", type=int, default=1, metavar="N", help="2 is what is served on a GPU")
     parser.add_argument("--requests", type=int, default=3, metavar="N", help="timed ones, after a first")
@@ -179,44 +284,61 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    options = parse(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    results = options.results or RESULTS / options.variant / "stages.csv"
-    graphs = options.graphs or random_graphs(options.work, options.variant, "fp32")
+def measure_model(pipeline: Pipeline, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of one model."""
+    graphs = find_graphs(pipeline, options)
     variant = variant_of(graphs)
+    of_3d = pipeline is PIPELINES["3d"]
     setting = Setting(
         graphs,
         "CPUExecutionProvider",
-        options.slices,
-        options.prompts,
-        options.window_size,
-        windows_in_flight=options.windows_in_flight,
+        slices=options.slices if of_3d else 1,
+        prompts=options.prompts if of_3d else options.prompts_2d,
+        window_size=options.window_size if of_3d else 1,
+        windows_in_flight=options.windows_in_flight if of_3d else 1,
         runtime=options.runtime,
     )
-    case, here = endless_case(options.slices, options.prompts), conditions(PACKAGES)
-    for measured in measure(setting, case, options):
+    request, here = make_request(pipeline, setting, VARIANTS[variant].image_size), conditions(PACKAGES)
+    for measured in measure(pipeline, setting, request, options):
         stages, wall_ms = measured.pop("stages"), measured["wall_ms"]
-        title = f"{variant}, {options.slices} slices, {options.prompts} prompts, {measured['protocol']}"
+        title = f"{variant}, {setting.slices} slices, {setting.prompts} prompts, {measured['protocol']}"
         print(f"{title}: {wall_ms:.1f} ms, {measured['times_direct']:.3f} times the networks alone")
         for stage, ms in stages.items():
-            row = here | {
+            print(f"  {stage:<30}{ms:12.2f} ms {100 * ms / wall_ms:7.2f} %")
+            yield here | {
                 "variant": variant,
                 "runtime": options.runtime,
                 "precision": PRECISIONS[options.runtime],
-                "volume": case.source,
-                "slices": options.slices,
-                "prompts": options.prompts,
-                "window_size": options.window_size,
-                "windows_in_flight": options.windows_in_flight,
+                "volume": request.source,
+                "slices": setting.slices,
+                "prompts": setting.prompts,
+                "window_size": setting.window_size,
+                "windows_in_flight": setting.windows_in_flight,
                 "requests": options.requests,
                 **measured,
                 "stage": stage,
                 "ms": ms,
                 "share": ms / wall_ms,
             }
+
+
+def find_graphs(pipeline: Pipeline, options: argparse.Namespace) -> Path:
+    """The folder of --graphs with this model; random weights where none is named."""
+    for folder in options.graphs:
+        if VARIANTS[variant_of(folder)].model == pipeline.model:
+            return folder
+    if options.graphs:
+        raise SystemExit(f"no folder of --graphs has {pipeline.model}; leave it out of --models")
+    return random_graphs(options.work, options.variant + pipeline.suffix, "fp32")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    results = options.results or RESULTS / options.variant / "stages.csv"
+    for model in options.models:
+        for row in measure_model(PIPELINES[model], options):
             append_row(results, row)
-            print(f"  {stage:<30}{ms:12.2f} ms {100 * ms / wall_ms:7.2f} %")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from .conftest import SEED, random_networks
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_GRAPHS = ROOT / "export" / "medimageparse_demo" / "weights"
+DEMO_2D_GRAPHS = ROOT / "export" / "medimageparse_demo" / "weights_2d"
 PERF_ANALYZER = ROOT / "build" / "perf_analyzer" / "perf_analyzer"
 SMALL_VOLUME = ["--slices", "2", "--prompts", "1", "--requests", "1", "--graphs", str(DEMO_GRAPHS)]
 
@@ -168,16 +169,21 @@ def test_scaling_varies_one_thing_at_a_time(tmp_path):
 
 
 def test_stages_add_up_to_the_request(tmp_path):
-    few = "--slices 3 --prompts 2 --window-size 2 --requests 1 --protocols http"
+    few = "--slices 3 --prompts 2 --prompts-2d 2 --window-size 2 --requests 1 --protocols http"
 
-    rows = rows_of(tmp_path, "stages.py", "--graphs", str(DEMO_GRAPHS), *few.split())
+    rows = rows_of(tmp_path, "stages.py", "--graphs", str(DEMO_GRAPHS), str(DEMO_2D_GRAPHS), *few.split())
 
-    stages = {row["stage"]: float(row["ms"]) for row in rows}
-    assert {"decode the image", "text encoder", "image encoder", "merging", "encode the result"} < set(stages)
-    assert sum(stages.values()) == pytest.approx(float(rows[0]["wall_ms"]), rel=0.01)
-    assert all(row["commit"] and row["variant"] == "DEMO" and row["windows_in_flight"] == "1" for row in rows)
+    expected = {"decode the image", "text encoder", "image encoder", "mask decoder", "encode the result"}
+    for variant, also in (("DEMO", {"merging"}), ("DEMO_2D", set())):
+        own = [row for row in rows if row["variant"] == variant]
+        stages = {row["stage"]: float(row["ms"]) for row in own}
+        assert expected | also < set(stages)
+        assert sum(stages.values()) == pytest.approx(float(own[0]["wall_ms"]), rel=0.01)
+        assert all(row["commit"] and row["windows_in_flight"] == "1" for row in own)
     printed, drawn = report_of(tmp_path, "stages")
-    assert all(stage in printed and stage in drawn for stage in stages)
+    assert all(row["stage"] in printed and row["stage"] in drawn for row in rows)
+    assert "medimageparse_3d, cpu, http, 3 slices" in drawn
+    assert "medimageparse, cpu, http, one image" in drawn
 
 
 @pytest.mark.skipif(not PERF_ANALYZER.exists(), reason="make perf-analyzer fetches it")

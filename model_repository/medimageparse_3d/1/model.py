@@ -61,7 +61,7 @@ class TritonPythonModel:
         known |= await self.call(gave_up, "tokenize_model", TOKENIZED, [text])
         tokens = {name: known.pop(name) for name in ("input_ids", "attention_mask")}
         encoded = await self.call(gave_up, "text_model", ["text_features"], as_tensors(tokens))
-        known |= await self.segment(gave_up, decoded.popitem()[1], encoded["text_features"])  # no one else keeps the volume
+        known |= await self.segment(gave_up, decoded, encoded["text_features"])
         wanted = request.requested_output_names()
         answers = {"scores": known.pop("scores")}
         names = [name for name in wanted if name != "scores"]
@@ -69,8 +69,10 @@ class TritonPythonModel:
             answers |= await self.call(gave_up, "encode_model", names, as_tensors(known))
         return as_tensors({name: array for name, array in answers.items() if name in wanted})
 
-    async def segment(self, gave_up, volume, text_features):
-        """Volume [D,H,W] and text_features [P,T,C] -> label_slices [D,H,W], scores [P,D], segment_report."""
+    async def segment(self, gave_up, decoded, text_features):
+        """A volume [D,H,W], taken out of `decoded` so that it goes with this call, and text_features [P,T,C] ->
+        label_slices [D,H,W], scores [P,D], segment_report."""
+        _, volume = decoded.popitem()
         report = {"networks": self.networks, "window_size": self.window_size, "start_ns": time.time_ns()}
         label_slices = np.empty(volume.shape, np.uint8)
         scores = np.empty((len(text_features), len(volume)), np.float32)
