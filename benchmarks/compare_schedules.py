@@ -113,7 +113,7 @@ def as_tuple(module: nn.Module) -> Callable[..., tuple]:
 
 
 def with_tensors(run: Run, network: Network) -> Callable[..., tuple]:
-    """A graph as it is served: of the 3D mask decoder only what the pipeline asks for is computed."""
+    """A graph as it is served: of the 3D mask decoder only what the pipeline asks for is copied out."""
     outputs = [spec.name for spec in network.outputs]
     asked = [name for name in ("label_slices", "scores") if name in outputs] or outputs
     return lambda *tensors: tuple(torch.from_numpy(array) for array in run([t.numpy() for t in tensors], asked))

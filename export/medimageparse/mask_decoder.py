@@ -7,6 +7,7 @@ Final masks come from averaged query embeddings (remedy 4) and no sampling round
 Dimensions: S slices, P prompts, B = S * P, Q queries, T text tokens, C channels, N tokens of a level's grid.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -117,8 +118,9 @@ def sample_blocked(missed: Tensor, noise: Tensor) -> Tensor:
 
     missed [S, P, Q, N]; noise in [0, 1), broadcastable to the result.
     """
-    blocked = noise < missed.unsqueeze(1)
-    return blocked & ~blocked.all(-1, keepdim=True)
+    excess = missed.unsqueeze(1) - noise  # blocked where it is above 0
+    is_hidden = excess.amin(-1, keepdim=True) > 0
+    return excess > torch.where(is_hidden, math.inf, 0.0)
 
 
 class MaskDecoder(nn.Module):

@@ -32,7 +32,7 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, code))
 
     def infer(self, request):
-        """Runs what leads to the requested outputs, and nothing else of the graph."""
+        """Runs the whole graph and answers with the requested outputs."""
         feeds = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.input_names}
         names = request.requested_output_names()
         arrays = self.session.run(names, feeds)

@@ -68,8 +68,9 @@ class SeemDecoder(nn.Module):
     def blocked(self, queries: Tensor, reduced: Tensor) -> Tensor:
         """Grid tokens outside each query's mask, [I, 1, G / I, Q, tokens] bool; a row hidden altogether is opened."""
         logits = (self.mask_embeddings(queries) @ reduced).float()
-        outside = torch.sigmoid(logits) < 0.5
-        outside = outside & ~outside.all(-1, keepdim=True)
+        probabilities = torch.sigmoid(logits)
+        is_hidden = probabilities.amax(-1, keepdim=True) < 0.5
+        outside = probabilities < torch.where(is_hidden, 0.0, 0.5)
         return outside.unflatten(0, (reduced.shape[0], -1)).unsqueeze(1)
 
     def forward(self, finest: Tensor, memories: Sequence[Tensor], tokens: Tensor, is_token: Tensor) -> list[Tensor]:
