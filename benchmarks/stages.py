@@ -41,6 +41,7 @@ from sliding_window import iterate_windows  # isort: skip
 from clip_tokenizer import tokenize  # isort: skip
 
 WINDOWS, MERGING = "windows", "merging"
+WARM_UP = 2  # requests: each process of the public model takes its shared memory in its first
 PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 Nanoseconds = dict[str, dict[str, float]]  # model -> success, queue, compute_input, compute_infer, compute_output
 
@@ -246,7 +247,9 @@ def measure(
         direct_run = DirectRun(pipeline, setting, request)
         for protocol in options.protocols:
             send = sender(server, pipeline, protocol, request)
-            send(), direct_run.run()
+            for _ in range(WARM_UP):
+                send()
+            direct_run.run()
             others, walls, directs, stages = OtherLoad(server.process.pid), [], [], []
             for _ in range(options.requests):
                 before = statistics(server)
@@ -283,7 +286,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prompts-2d", type=int, default=1)
     parser.add_argument("--window-size", type=int, default=4, metavar="SLICES")
     parser.add_argument("--windows-in-flight", type=int, default=1, metavar="N", help="2 is what is served on a GPU")
-    parser.add_argument("--requests", type=int, default=3, metavar="N", help="timed ones, after a first")
+    parser.add_argument("--requests", type=int, default=3, metavar="N", help="timed ones, after two more")
     parser.add_argument("--results", type=Path, metavar="CSV", help="by default results/VARIANT/stages.csv")
     return parser.parse_args(arguments)
 

@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import io
 import json
 import platform
 from itertools import product
@@ -30,7 +31,10 @@ def encode_nifti(label_map: NDArray[np.uint8], geometry: dict[str, Any]) -> byte
         image.header[field] = value
     image.header["pixdim"][:4] = geometry["pixdim"]
     image.header["xyzt_units"] = geometry["spatial_units"]
-    return gzip.compress(image.to_bytes(), GZIP_LEVEL, mtime=0)
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=GZIP_LEVEL, mtime=0) as file:
+        image.to_stream(file)  # slice by slice: the whole is never unpacked in memory
+    return packed.getvalue()
 
 
 def encode_nifti_file(label_map: NDArray[np.uint8], geometry: dict[str, Any]) -> bytes:
