@@ -68,6 +68,11 @@ def graph_of(module: nn.Module, network: Network, noise: Sequence[TensorSpec] = 
     return program.model
 
 
+def release(package: str) -> str:
+    """The installed version without the build behind it: 2.13.0 of 2.13.0+cpu."""
+    return version(package).partition("+")[0]
+
+
 def _zeros(spec: TensorSpec) -> Tensor:
     shape = [TRACED_SIZES[d.name] if isinstance(d, Dimension) else d for d in spec.shape]
     return torch.from_numpy(np.zeros(shape, spec.dtype))
@@ -78,8 +83,12 @@ def _dynamic_dimensions(spec: TensorSpec) -> dict[int, str]:
 
 
 def _tidy(model: onnx_ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Names the dynamic dimensions and removes the exporter's notes on source files: equal weights give equal bytes."""
+    """Names the dynamic dimensions and removes the exporter's notes on source files and on the build of PyTorch.
+
+    Equal weights give equal bytes, whether exported with PyTorch for CPUs or for CUDA.
+    """
     graph = model.graph
+    model.producer_version = release("torch")
     for value, spec in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
         value.shape = onnx_ir.Shape([d.name if isinstance(d, Dimension) else d for d in spec.shape])
     values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
@@ -136,7 +145,7 @@ def export_networks(
         "checkpoint_sha256": checkpoint_sha256,
         "max_prompts": MAX_PROMPTS,
         **({"noise_seed": NOISE_SEED} if variant.model == "medimageparse_3d" else {"max_groups": MAX_GROUPS}),
-        "versions": {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
+        "versions": {name: release(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
     }
     graphs, partial = {}, []
     for name, network in networks(variant).items():
