@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import original_schedule as original
 import torch
-from direct import Run, onnx_run, openvino_run
+from direct import Run, asked_and_not, onnx_run, openvino_run
 from gpu_networks import mask_iou
-from inputs import SENTENCES
+from inputs import SENTENCES, random_picture
 from medimageparse.class_embeddings import class_token_ids
 from medimageparse.comparison import blobs
 from medimageparse.networks import build_random
@@ -114,8 +114,7 @@ def as_tuple(module: nn.Module) -> Callable[..., tuple]:
 
 def with_tensors(run: Run, network: Network) -> Callable[..., tuple]:
     """A graph as it is served: of the 3D mask decoder only what the pipeline asks for is copied out."""
-    outputs = [spec.name for spec in network.outputs]
-    asked = [name for name in ("label_slices", "scores") if name in outputs] or outputs
+    asked, _ = asked_and_not(network)
     return lambda *tensors: tuple(torch.from_numpy(array) for array in run([t.numpy() for t in tensors], asked))
 
 
@@ -137,12 +136,11 @@ def ways_of(variant: Variant, modules: Mapping[str, nn.Module], graphs: Path, th
 
 
 def make_request(variant: Variant, n_slices: int, n_prompts: int) -> Request:
-    random = np.random.default_rng(SEED)
     input_ids, attention_mask = (torch.from_numpy(array) for array in tokenize(SENTENCES[:n_prompts])[:2])
     if variant.model == "medimageparse_3d":
-        image = blobs(variant.image_size, n_slices + 2, random)
+        image = blobs(variant.image_size, n_slices + 2, np.random.default_rng(SEED))
     else:
-        image = np.ascontiguousarray(blobs(variant.image_size, 3, random).astype(np.uint8).transpose(1, 2, 0)[None])
+        image = random_picture(variant.image_size)[None]
     return Request(torch.from_numpy(image), (input_ids, attention_mask))
 
 

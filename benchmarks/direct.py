@@ -7,8 +7,16 @@ import numpy as np
 import onnx.utils
 import onnxruntime
 import openvino
+from medimageparse.served_tensors import Network
 
 Run = Callable[[Sequence[np.ndarray], Sequence[str]], list[np.ndarray]]  # inputs, names of outputs -> these
+
+
+def asked_and_not(network: Network) -> tuple[list[str], list[str]]:
+    """Outputs that the served pipeline asks for, and the others: of the 3D mask decoder what it merges into labels."""
+    outputs = [spec.name for spec in network.outputs]
+    asked = [name for name in ("label_slices", "scores") if name in outputs] or outputs
+    return asked, [name for name in outputs if name not in asked]
 
 
 def onnx_run(graph: Path, threads: int, only: Sequence[str] = ()) -> Run:

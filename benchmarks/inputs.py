@@ -67,7 +67,7 @@ def las_image(slices: np.ndarray, spacing_mm: np.ndarray | tuple[float, ...]) ->
     return image
 
 
-def random_picture() -> np.ndarray:
-    """uint8 [H,W,3] of the side that the published 2D networks see, so that nothing is resized."""
-    picture = blobs(PUBLISHED_2D.image_size, 3, np.random.default_rng(PICTURE_SEED))
+def random_picture(side: int = PUBLISHED_2D.image_size) -> np.ndarray:
+    """uint8 [side,side,3]; by default of the side that the published 2D networks see, so that nothing is resized."""
+    picture = blobs(side, 3, np.random.default_rng(PICTURE_SEED))
     return np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))

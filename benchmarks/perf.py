@@ -24,13 +24,9 @@ from medimageparse_client.volume import encode_volume
 from medimageparse_demo.repository import demo_repository
 from processes import OtherLoad
 from recording import REPOSITORY, RESULTS, append_row, conditions
-from served import WORK, TritonServer, random_graphs
+from served import CALLED, VARIANT_SUFFIXES, WORK, TritonServer, random_graphs
 
 PERF_ANALYZER = REPOSITORY / "build" / "perf_analyzer" / "perf_analyzer"  # the libraries it needs lie beside it
-REACHED_BY_BLS = {
-    "medimageparse_3d": "decode_volume,tokenize_prompts,text_encoder_3d,segment_window_3d,encode_masks",
-    "medimageparse": "decode_image,tokenize_prompts,text_encoder,segment_pixels,encode_probabilities",
-}
 UNSTABLE = 2  # perf_analyzer's exit status when the windows do not agree; it then reports nothing
 PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 # perf_analyzer's columns in microseconds -> ours in milliseconds
@@ -80,7 +76,7 @@ def analyze(
     for header, key in server.admin_headers.items():  # it reads the server's statistics
         command += ["-H", f"{header}:{key}"]
     command += ["--measurement-mode", "count_windows", "--measurement-request-count", str(options.requests)]
-    command += ["--concurrency-range", str(concurrency), "--bls-composing-models", REACHED_BY_BLS[model]]
+    command += ["--concurrency-range", str(concurrency), "--bls-composing-models", ",".join(CALLED[model])]
     command += ["--max-trials", str(options.trials), "--stability-percentage", str(options.stability)]
     libraries = {**os.environ, "LD_LIBRARY_PATH": str(Path(options.perf_analyzer).parent)}
     done = subprocess.run(command, env=libraries, capture_output=True, text=True, check=False)
@@ -138,7 +134,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--perf-analyzer", default=PERF_ANALYZER, metavar="FILE", help="the program")
     parser.add_argument("--variant", choices=("PUBLISHED", "DEMO", "TINY"), default=PUBLISHED.name)
     parser.add_argument("--graphs", type=Path, nargs="+", default=[], metavar="DIR", help="served, not random weights")
-    parser.add_argument("--models", nargs="+", choices=REACHED_BY_BLS, default=list(REACHED_BY_BLS), metavar="MODEL")
+    parser.add_argument("--models", nargs="+", choices=CALLED, default=list(CALLED), metavar="MODEL")
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--prompts", type=int, default=5, help="of the 3D model; 2D gets one")
     parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 2], metavar="N", help="requests at once")
@@ -158,9 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
     results = options.results or RESULTS / options.variant / "perf_analyzer.csv"
-    suffixes = {"medimageparse_3d": "", "medimageparse": "_2D"}
     graphs = options.graphs or [
-        random_graphs(options.work, options.variant + suffixes[m], "fp32") for m in options.models
+        random_graphs(options.work, options.variant + VARIANT_SUFFIXES[m], "fp32") for m in options.models
     ]
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
         repository = demo_repository(Path(folder) / "model_repository", *graphs)

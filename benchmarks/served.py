@@ -29,6 +29,11 @@ TIMEOUT_S = 3600.0
 PRECISIONS = dict(zip(CPU_RUNTIMES, ("fp32", "image encoder bf16, rest fp32"), strict=True))
 NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
 PYTHON_STEPS = ("decode_volume", "tokenize_prompts", "segment_volume", "encode_masks")
+CALLED = {  # by each public model, in this order; the fourth is the ensemble of image encoder and mask decoder
+    "medimageparse_3d": ("decode_volume", "tokenize_prompts", "text_encoder_3d", "segment_window_3d", "encode_masks"),
+    "medimageparse": ("decode_image", "tokenize_prompts", "text_encoder", "segment_pixels", "encode_probabilities"),
+}
+VARIANT_SUFFIXES = {"medimageparse_3d": "", "medimageparse": "_2D"}  # the same sizes in 3D and 2D
 PROCESSES = ("tritonserver", "decode_volume", "tokenize_prompts", "medimageparse_3d", "encode_masks", *NETWORKS)
 
 

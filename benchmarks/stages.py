@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
-from direct import Run, onnx_run, openvino_run
+from direct import Run, asked_and_not, onnx_run, openvino_run
 from inputs import endless_case, random_picture
 from medimageparse.served_tensors import networks
-from medimageparse.variants import VARIANTS
+from medimageparse.variants import VARIANTS, Variant
 from medimageparse_client.image import encode_image
 from medimageparse_client.volume import encode_volume
 from processes import OtherLoad
 from recording import RESULTS, append_row, conditions, median
 from served import (
+    CALLED,
     CPU_RUNTIMES,
     PRECISIONS,
     TIMEOUT_S,
+    VARIANT_SUFFIXES,
     WORK,
     Setting,
     TritonServer,
@@ -40,70 +42,18 @@ from pixels import to_pixels  # isort: skip  the server's own; served.py has put
 from sliding_window import iterate_windows  # isort: skip
 from clip_tokenizer import tokenize  # isort: skip
 
+MODELS = {"3d": "medimageparse_3d", "2d": "medimageparse"}
 WINDOWS, MERGING = "windows", "merging"
 WARM_UP = 2  # requests: each process of the public model takes its shared memory in its first
 PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
 Nanoseconds = dict[str, dict[str, float]]  # model -> success, queue, compute_input, compute_infer, compute_output
 
 
-@dataclass(frozen=True)
-class Pipeline:
-    """Names of the models that a public model calls, `window` being the ensemble of image encoder and mask decoder.
-
-    options, answers: inputs beside image and text, and the outputs that the client asks for
-    from_masks: what is asked of the mask decoder; before_merging: its outputs that merging starts from, if it merges
-    """
-
-    model: str
-    suffix: str  # of a variant's name
-    decode: str
-    text: str
-    window: str
-    image: str
-    masks: str
-    encode: str
-    options: Mapping[str, bytes]
-    answers: tuple[str, ...]
-    from_masks: tuple[str, ...]
-    before_merging: tuple[str, ...] = ()
-
-    @property
-    def networks(self) -> tuple[str, str, str]:
-        return self.text, self.image, self.masks
-
-    @property
-    def called(self) -> tuple[str, ...]:
-        return self.decode, "tokenize_prompts", self.text, self.window, self.encode
-
-
-PIPELINES = {
-    "3d": Pipeline(
-        model="medimageparse_3d",
-        suffix="",
-        decode="decode_volume",
-        text="text_encoder_3d",
-        window="segment_window_3d",
-        image="image_encoder_3d",
-        masks="mask_decoder_3d",
-        encode="encode_masks",
-        options={"output": b"nifti_file"},
-        answers=("nifti_file", "scores", "report"),
-        from_masks=("label_slices", "scores"),
-        before_merging=("mask_logits", "edge_logits"),
-    ),
-    "2d": Pipeline(
-        model="medimageparse",
-        suffix="_2D",
-        decode="decode_image",
-        text="text_encoder",
-        window="segment_pixels",
-        image="image_encoder",
-        masks="mask_decoder",
-        encode="encode_probabilities",
-        options={},
-        answers=("image_features", "text_features", "report"),
-        from_masks=("mask_logits", "similarities", "matched_queries", "category_logits"),
-    ),
+# what a client sends beside image and text, and what it asks for
+OPTIONS = {"medimageparse_3d": {"output": b"nifti_file"}, "medimageparse": {}}
+ANSWERS = {
+    "medimageparse_3d": ("nifti_file", "scores", "report"),
+    "medimageparse": ("image_features", "text_features", "report"),
 }
 
 
@@ -117,11 +67,11 @@ class Request:
     windows: Callable[[], list[np.ndarray]]
 
 
-def make_request(pipeline: Pipeline, setting: Setting, image_size: int) -> Request:
+def make_request(variant: Variant, setting: Setting) -> Request:
     case = endless_case(setting.slices, setting.prompts)
-    if pipeline is PIPELINES["3d"]:
+    if variant.model == "medimageparse_3d":
         slices = np.ascontiguousarray(np.asarray(case.volume.dataobj).transpose(2, 1, 0))
-        in_windows = (slices, setting.window_size, image_size)
+        in_windows = (slices, setting.window_size, variant.image_size)
         return Request(
             case.source,
             encode_volume(case.volume),
@@ -130,7 +80,7 @@ def make_request(pipeline: Pipeline, setting: Setting, image_size: int) -> Reque
         )
     picture = random_picture()
     source = f"random picture of {len(picture)} x {len(picture)}"
-    return Request(source, encode_image(picture).data, case.prompts, lambda: [to_pixels(picture, image_size)])
+    return Request(source, encode_image(picture).data, case.prompts, lambda: [to_pixels(picture, variant.image_size)])
 
 
 def statistics(server: TritonServer) -> Nanoseconds:
@@ -140,13 +90,12 @@ def statistics(server: TritonServer) -> Nanoseconds:
     return {m["name"]: {kind: float(m["inference_stats"].get(kind, {}).get("ns", 0)) for kind in kinds} for m in models}
 
 
-def sender(server: TritonServer, pipeline: Pipeline, protocol: str, request: Request) -> Callable[[], float]:
+def sender(server: TritonServer, model: str, protocol: str, request: Request) -> Callable[[], float]:
     """Sends the request; returns its seconds until the answer is there."""
     triton = tritonclient.grpc if protocol == "grpc" else tritonclient.http
     url = server.grpc_url if protocol == "grpc" else server.http_url
     timeout = {} if protocol == "grpc" else {"connection_timeout": TIMEOUT_S, "network_timeout": TIMEOUT_S}
-
-    sent = {"image": request.file, "text": "&".join(request.prompts).encode(), **pipeline.options}
+    sent = {"image": request.file, "text": "&".join(request.prompts).encode(), **OPTIONS[model]}
 
     def send() -> float:
         with triton.InferenceServerClient(url, **timeout) as client:
@@ -155,54 +104,53 @@ def sender(server: TritonServer, pipeline: Pipeline, protocol: str, request: Req
             for name, value in sent.items():
                 inputs.append(triton.InferInput(name, [1], "BYTES"))
                 inputs[-1].set_data_from_numpy(np.array([value], np.object_))
-            outputs = [triton.InferRequestedOutput(name) for name in pipeline.answers]
-            client.infer(pipeline.model, inputs, outputs=outputs)
+            outputs = [triton.InferRequestedOutput(name) for name in ANSWERS[model]]
+            client.infer(model, inputs, outputs=outputs)
             return time.perf_counter() - started
 
     return send
 
 
-def stages_of(pipeline: Pipeline, spent: Nanoseconds, wall_ms: float, direct: Mapping[str, float]) -> dict[str, float]:
+def stages_of(variant: Variant, spent: Nanoseconds, wall_ms: float, direct: Mapping[str, float]) -> dict[str, float]:
     """Milliseconds of every stage; with one window in flight they add up to the wall time.
 
     What a network takes beyond its direct run is the way to its process and back: copies.
     """
     total, queue = ({model: kinds[kind] / 1e6 for model, kinds in spent.items()} for kind in ("success", "queue"))
-    decode, tokenize_prompts, _, window, encode = pipeline.called
-    waited = (pipeline.model, decode, tokenize_prompts, *pipeline.networks, encode)
-    between = total[pipeline.model] - queue[pipeline.model] - sum(total[model] for model in pipeline.called)
-    ensemble = total[window] - total[pipeline.image] - total[pipeline.masks]
-    stages = {
-        "outside the server": wall_ms - total[pipeline.model],
+    model, called = variant.model, CALLED[variant.model]
+    decode, tokenize_prompts, _, window, encode = called
+    text, image, masks = of_networks = tuple(networks(variant))
+    between = total[model] - queue[model] - sum(total[name] for name in called)
+    merging = {"merging": direct[MERGING]} if MERGING in direct else {}
+    return {
+        "outside the server": wall_ms - total[model],
         "decode the image": total[decode] - queue[decode],
         "tokenize": total[tokenize_prompts] - queue[tokenize_prompts],
-        "text encoder": direct[pipeline.text],
+        "text encoder": direct[text],
         "make windows": direct[WINDOWS],
-        "image encoder": direct[pipeline.image],
-        "mask decoder": direct[pipeline.masks] - direct[MERGING],
-        "merging": direct[MERGING],
-        "copies to networks and back": sum(total[name] - queue[name] - direct[name] for name in pipeline.networks),
-        "calls between the steps": between - direct[WINDOWS] + ensemble,
+        "image encoder": direct[image],
+        "mask decoder": direct[masks] - sum(merging.values()),
+        **merging,
+        "copies to networks and back": sum(total[name] - queue[name] - direct[name] for name in of_networks),
+        "calls between the steps": between - direct[WINDOWS] + total[window] - total[image] - total[masks],
         "encode the result": total[encode] - queue[encode],
-        "waiting in queues": sum(queue[model] for model in waited),
+        "waiting in queues": sum(queue[name] for name in (model, decode, tokenize_prompts, *of_networks, encode)),
     }
-    if not pipeline.before_merging:
-        del stages["merging"]
-    return stages
 
 
 class DirectRun:
     """Windows and the three graphs in this program: milliseconds of each for the same request."""
 
-    def __init__(self, pipeline: Pipeline, setting: Setting, request: Request) -> None:
-        files = {name: setting.graphs / name / "1" / "model.onnx" for name in pipeline.networks}
+    def __init__(self, variant: Variant, setting: Setting, request: Request) -> None:
+        self.networks, self.windows = networks(variant), request.windows
+        self.text, self.image, self.masks = self.networks
+        files = {name: setting.graphs / name / "1" / "model.onnx" for name in self.networks}
         self.graphs = {name: onnx_run(file, setting.threads) for name, file in files.items()}
-        if pipeline.before_merging:
-            self.unmerged = onnx_run(files[pipeline.masks], setting.threads, only=pipeline.before_merging)
+        self.from_masks, self.before_merging = asked_and_not(self.networks[self.masks])
+        if self.before_merging:
+            self.unmerged = onnx_run(files[self.masks], setting.threads, only=self.before_merging)
         if setting.runtime == "cpu-bf16":
-            self.graphs[pipeline.image] = openvino_run(files[pipeline.image], setting.threads)
-        self.pipeline, self.windows = pipeline, request.windows
-        self.tensors = networks(VARIANTS[variant_of(setting.graphs)])
+            self.graphs[self.image] = openvino_run(files[self.image], setting.threads)
         input_ids, attention_mask, *_ = tokenize(request.prompts)
         together = np.arange(len(request.prompts))[None]
         self.known = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": together}
@@ -211,42 +159,42 @@ class DirectRun:
         self, name: str, known: Mapping[str, np.ndarray], outputs: Sequence[str] = (), run: Run | None = None
     ) -> tuple[float, dict[str, np.ndarray]]:
         """Milliseconds of a network, and its outputs by name, all if none is named; run: another graph of it."""
-        arrays = [known[spec.name] for spec in self.tensors[name].inputs]
-        wanted = outputs or [spec.name for spec in self.tensors[name].outputs]
+        arrays = [known[spec.name] for spec in self.networks[name].inputs]
+        wanted = outputs or [spec.name for spec in self.networks[name].outputs]
         started = time.perf_counter()
         found = (run or self.graphs[name])(arrays, wanted)
         return 1000 * (time.perf_counter() - started), dict(zip(wanted, found, strict=True))
 
     def run(self) -> dict[str, float]:
         """Merging is what the mask decoder takes longer than a graph of it that ends before."""
-        pipeline = self.pipeline
-        spent = dict.fromkeys((WINDOWS, *pipeline.networks, MERGING), 0.0)
+        parts = (WINDOWS, *self.networks, *([MERGING] if self.before_merging else []))
+        spent = dict.fromkeys(parts, 0.0)
         started = time.perf_counter()
         windows = self.windows()
         spent[WINDOWS] = 1000 * (time.perf_counter() - started)
-        spent[pipeline.text], text = self.timed(pipeline.text, self.known)
-        [window_tensor] = self.tensors[pipeline.image].inputs
+        spent[self.text], text = self.timed(self.text, self.known)
+        [window_tensor] = self.networks[self.image].inputs
         for window in windows:
-            ms, features = self.timed(pipeline.image, {window_tensor.name: window})
-            spent[pipeline.image] += ms
+            ms, features = self.timed(self.image, {window_tensor.name: window})
+            spent[self.image] += ms
             known = self.known | text | features
-            all_ms, _ = self.timed(pipeline.masks, known, pipeline.from_masks)
-            spent[pipeline.masks] += all_ms
-            if pipeline.before_merging:
-                without_ms, _ = self.timed(pipeline.masks, known, pipeline.before_merging, self.unmerged)
+            all_ms, _ = self.timed(self.masks, known, self.from_masks)
+            spent[self.masks] += all_ms
+            if self.before_merging:
+                without_ms, _ = self.timed(self.masks, known, self.before_merging, self.unmerged)
                 spent[MERGING] += max(0.0, all_ms - without_ms)
         return spent
 
 
 def measure(
-    pipeline: Pipeline, setting: Setting, request: Request, options: argparse.Namespace
+    variant: Variant, setting: Setting, request: Request, options: argparse.Namespace
 ) -> Iterator[dict[str, Any]]:
     """For each protocol the wall time, the stages and the networks' direct run: medians over the requests."""
     with serving(options.work, setting) as server:
         assert server.process is not None
-        direct_run = DirectRun(pipeline, setting, request)
+        direct_run = DirectRun(variant, setting, request)
         for protocol in options.protocols:
-            send = sender(server, pipeline, protocol, request)
+            send = sender(server, variant.model, protocol, request)
             for _ in range(WARM_UP):
                 send()
             direct_run.run()
@@ -259,8 +207,8 @@ def measure(
                     model: {k: after[model][k] - before[model][k] for k in kinds} for model, kinds in after.items()
                 }
                 directs.append(direct_run.run())
-                stages.append(stages_of(pipeline, spent, walls[-1], directs[-1]))
-            networks_ms = [sum(direct[name] for name in pipeline.networks) for direct in directs]
+                stages.append(stages_of(variant, spent, walls[-1], directs[-1]))
+            networks_ms = [sum(direct[name] for name in networks(variant)) for direct in directs]
             yield {
                 "protocol": protocol,
                 "others_share": others.share(),
@@ -278,7 +226,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--graphs", type=Path, nargs="+", default=[], metavar="DIR", help="serve these graphs, not random weights"
     )
-    parser.add_argument("--models", nargs="+", choices=PIPELINES, default=list(PIPELINES))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--runtime", choices=CPU_RUNTIMES, default="cpu")
     parser.add_argument("--protocols", nargs="+", choices=("grpc", "http"), default=["grpc", "http"])
     parser.add_argument("--slices", type=int, default=16, help="in 3D")
@@ -291,11 +239,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def measure_model(pipeline: Pipeline, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The rows of one model."""
-    graphs = find_graphs(pipeline, options)
-    variant = variant_of(graphs)
-    of_3d = pipeline is PIPELINES["3d"]
+def measure_model(model: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of one public model."""
+    graphs = find_graphs(model, options)
+    variant = VARIANTS[variant_of(graphs)]
+    of_3d = model == "medimageparse_3d"
     setting = Setting(
         graphs,
         "CPUExecutionProvider",
@@ -305,15 +253,15 @@ def measure_model(pipeline: Pipeline, options: argparse.Namespace) -> Iterator[d
         windows_in_flight=options.windows_in_flight if of_3d else 1,
         runtime=options.runtime,
     )
-    request, here = make_request(pipeline, setting, VARIANTS[variant].image_size), conditions(PACKAGES)
-    for measured in measure(pipeline, setting, request, options):
+    request, here = make_request(variant, setting), conditions(PACKAGES)
+    for measured in measure(variant, setting, request, options):
         stages, wall_ms = measured.pop("stages"), measured["wall_ms"]
-        title = f"{variant}, {setting.slices} slices, {setting.prompts} prompts, {measured['protocol']}"
+        title = f"{variant.name}, {setting.slices} slices, {setting.prompts} prompts, {measured['protocol']}"
         print(f"{title}: {wall_ms:.1f} ms, {measured['times_direct']:.3f} times the networks alone")
         for stage, ms in stages.items():
             print(f"  {stage:<30}{ms:12.2f} ms {100 * ms / wall_ms:7.2f} %")
             yield here | {
-                "variant": variant,
+                "variant": variant.name,
                 "runtime": options.runtime,
                 "precision": PRECISIONS[options.runtime],
                 "volume": request.source,
@@ -329,14 +277,14 @@ def measure_model(pipeline: Pipeline, options: argparse.Namespace) -> Iterator[d
             }
 
 
-def find_graphs(pipeline: Pipeline, options: argparse.Namespace) -> Path:
+def find_graphs(model: str, options: argparse.Namespace) -> Path:
     """The folder of --graphs with this model; random weights where none is named."""
     for folder in options.graphs:
-        if VARIANTS[variant_of(folder)].model == pipeline.model:
+        if VARIANTS[variant_of(folder)].model == model:
             return folder
     if options.graphs:
-        raise SystemExit(f"no folder of --graphs has {pipeline.model}; leave it out of --models")
-    return random_graphs(options.work, options.variant + pipeline.suffix, "fp32")
+        raise SystemExit(f"no folder of --graphs has {model}; leave it out of --models")
+    return random_graphs(options.work, options.variant + VARIANT_SUFFIXES[model], "fp32")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -344,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     results = options.results or RESULTS / options.variant / "stages.csv"
     for model in options.models:
-        for row in measure_model(PIPELINES[model], options):
+        for row in measure_model(MODELS[model], options):
             append_row(results, row)
 
 
