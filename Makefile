@@ -34,7 +34,7 @@ SERVE := $(if $(CONTAINER),python3,$(BIN)/python) model_repository/serve.py
 ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
 	$(if $(TLS_CERTIFICATE),--tls-certificate $(TLS_CERTIFICATE)) $(if $(TLS_KEY),--tls-key $(TLS_KEY)) \
 	$(if $(TLS_CLIENT_CA),--tls-client-ca $(TLS_CLIENT_CA))
-PIP_INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(LOCK_FLAGS)
 
