@@ -32,8 +32,8 @@ DEMO := export/medimageparse_demo
 CONTAINER := $(shell command -v tritonserver)
 SERVE := $(if $(CONTAINER),python3,$(BIN)/python) model_repository/serve.py
 ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
-	$(if $(TLS_CERTIFICATE),--tls-certificate $(TLS_CERTIFICATE)) $(if $(TLS_KEY),--tls-key $(TLS_KEY)) \
-	$(if $(TLS_CLIENT_CA),--tls-client-ca $(TLS_CLIENT_CA))
+	$(if $(TLS_CERTIFICATE),--tls-certificate "$(TLS_CERTIFICATE)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)") \
+	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)")
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(LOCK_FLAGS)
@@ -74,10 +74,8 @@ openvino: .venv/openvino.stamp  ## what RUNTIME=cpu-bf16 needs besides (60 MB)
 serve: $(if $(CONTAINER),,$(SERVED_BY))  ## start tritonserver: RUNTIME=cpu|cpu-bf16|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
 	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) $(ADDRESSES)
 
-serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of the repository in build/
-	rm -rf build/demo_repository
-	$(BIN)/python -m medimageparse_demo.repository build/demo_repository
-	$(SERVE) --runtime $(RUNTIME) --repository build/demo_repository $(ADDRESSES)
+serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of the repository that goes when it ends
+	$(BIN)/python -m medimageparse_demo.serve --runtime $(RUNTIME) $(ADDRESSES)
 
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest

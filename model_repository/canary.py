@@ -7,9 +7,10 @@ import http.client
 import json
 import struct
 import urllib.error
-import urllib.request
 import zlib
 from typing import Any
+
+from addresses import open_local
 
 SIDE, SLICES = 48, 3
 BACKGROUND, BODY, ORGAN = 0, 110, 170
@@ -92,7 +93,7 @@ def segment(http_url: str, model: str, timeout_s: float) -> str:
     tensors = [{"name": n, "shape": [1], "datatype": "BYTES", "data": [value]} for n, value in inputs.items()]
     body = json.dumps({"inputs": tensors, "outputs": [{"name": output}]}).encode()
     try:
-        with urllib.request.urlopen(f"http://{http_url}/v2/models/{model}/infer", body, timeout=timeout_s) as response:
+        with open_local(f"http://{http_url}/v2/models/{model}/infer", body, timeout=timeout_s) as response:
             answer: Any = json.load(response)
         [text] = [tensor["data"][0] for tensor in answer["outputs"] if tensor["name"] == output]
     except urllib.error.HTTPError as error:

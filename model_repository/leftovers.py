@@ -4,14 +4,60 @@ Whoever serves holds a lock on SHM/<name>-lock; a lock that can be taken belongs
 """
 
 import fcntl
+import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import IO
 
+from launch_errors import ServeError
+
 SHM = Path("/dev/shm")
 PREFIX = "medimageparse-"
 LOCK = "lock"
+# what a shell takes as it stands, in any locale, and what LD_LIBRARY_PATH does not split
+PLAIN = re.compile(r"[A-Za-z0-9_./+,=@%-]+")
+
+
+def temporary_folder() -> Path:
+    """TMPDIR, or /tmp where its name is not plain."""
+    folder = tempfile.gettempdir()
+    return Path(folder if PLAIN.fullmatch(folder) else "/tmp")
+
+
+class Scratch:
+    """A new folder for temporary files, its path plain; its name begins the names of its owner's shared memory."""
+
+    def __init__(self) -> None:
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=temporary_folder()))
+        except OSError as error:
+            raise ServeError(f"no folder for temporary files can be made: {error.strerror}; see TMPDIR") from None
+        self.name = self.folder.name
+        try:
+            self.claim = claim(self.name)
+        except OSError as error:
+            remove(self.name)
+            raise ServeError(f"{SHM} cannot be written: {error.strerror}") from None
+
+    def __enter__(self) -> "Scratch":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes the folder and the shared memory."""
+        remove(self.name)
+        self.claim.close()
+
+
+def plain_link(folder: Path, name: str, target: str | os.PathLike[str]) -> Path:
+    """A link in the folder: a plain path to the target, whatever that is called."""
+    link = folder / name
+    link.symlink_to(target)
+    return link
 
 
 def claim(name: str, shm: Path = SHM) -> IO[bytes]:
@@ -27,7 +73,7 @@ def remove(name: str, shm: Path = SHM) -> None:
     """Removes the scratch folder and the shared memory of one server."""
     for region in shm.glob(f"{name}-*"):
         region.unlink(missing_ok=True)
-    shutil.rmtree(Path(tempfile.gettempdir()) / name, ignore_errors=True)
+    shutil.rmtree(temporary_folder() / name, ignore_errors=True)
 
 
 def sweep(shm: Path = SHM) -> list[str]:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from triton_installation import ServeError
+from launch_errors import ServeError
 
 QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from triton_installation import ServeError
+from launch_errors import ServeError
 
 PUBLIC_MODELS = ("medimageparse_3d", "medimageparse")
 

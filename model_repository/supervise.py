@@ -4,86 +4,35 @@ tritonserver 2.51 never restarts a python step that was killed and goes on to sa
 again takes about as long as to start the whole server, and leaks shared memory; so the server is what is restarted.
 """
 
-import contextlib
-import ctypes
-import os
 import re
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import canary
+from addresses import address_of, open_local
+from launch_errors import ServeError
 from model_calls import reachable_models
-from triton_installation import ServeError
-
-if TYPE_CHECKING:
-    from serve import TritonServer
+from probes import ProbeServer
+from server_log import say
+from server_processes import adopt_orphans, children, collect_orphans, is_running
+from triton_server import TritonServer
 
 TICK_S = 0.1
 WARM_UP_ROUNDS, WARM_UP_S = 4, 5  # canaries before the first request; fewer where they are slow
 CANARY_SHARE = 20  # a canary that takes 1 s is followed by 20 s without one: at most 5 % of the server is spent on them
 MAX_STARTS = 5  # failed ones in a row
 LONGEST_PAUSE_S, CALM_S = 30, 60
-PR_SET_CHILD_SUBREAPER = 36
 EXEC_COUNT = re.compile(r'nv_inference_exec_count\{model="(\w+)".*\} (\S+)')
 
 
 def pause_s(n_recent: int) -> int:
     """How long to wait before a restart, if there were so many in the last minute: 0, 1, 2, 4, ... 30 seconds."""
     return min(2 ** (n_recent - 1), LONGEST_PAUSE_S) if n_recent else 0
-
-
-def say(words: str) -> None:
-    """A line of the log; a full disk does not stop the service."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"serve.py: {words}\n")
-        sys.stderr.flush()
-
-
-def adopt_orphans() -> None:
-    """Processes whose parent dies become ours, so that we can collect them, also where PID 1 does not."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
-
-
-def collect_orphans(server_pid: int) -> None:
-    """Takes the exit codes of all ended children but the server's, which its owner wants."""
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if ended is None or ended.si_pid == server_pid:
-            return
-        os.waitpid(ended.si_pid, 0)
-
-
-def is_running(pid: int) -> bool:
-    """Whether a process exists, has not ended and was not stopped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZT"
-    except OSError:
-        return False
-
-
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = stat.read_text().rpartition(")")[2].split()[1]
-        except OSError:  # ended in the meantime
-            continue
-        if int(parent) == pid:
-            found.append(int(stat.parent.name))
-    return found
 
 
 def own_models(repository: Path, models: Sequence[str]) -> dict[str, set[str]]:
@@ -101,7 +50,7 @@ class Supervisor:
 
     def __init__(
         self,
-        server: "TritonServer",
+        server: TritonServer,
         models: Sequence[str],
         probe_port: int = 0,
         interval_s: float = 5,
@@ -117,12 +66,8 @@ class Supervisor:
         self.last_sign, self.longest_silence_s = time.monotonic(), 2 * server.ready_timeout_s + LONGEST_PAUSE_S
         self.restarts: deque[float] = deque(maxlen=10)
         self.pool = ThreadPoolExecutor(1)
-        host = server.hosts["grpc"]
-        try:
-            self.probe = ThreadingHTTPServer((host, probe_port), probe_handler(self))
-        except OSError as error:
-            raise ServeError(f"port {probe_port} cannot be used for the probes: {error.strerror}") from None
-        self.probe_url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{self.probe.server_port}"
+        self.probe = ProbeServer(server.hosts["grpc"], probe_port, self.states)
+        self.probe_url = f"http://{address_of(server.hosts['grpc'], self.probe.server_port)}"
 
     def __enter__(self) -> "Supervisor":
         threading.Thread(target=self.probe.serve_forever, daemon=True).start()
@@ -260,25 +205,8 @@ class Supervisor:
     def _count_computations(self, model: str) -> dict[str, int]:
         """How often the model, and each that only it calls, has finished one."""
         try:
-            with urllib.request.urlopen(self.server.metrics_url, timeout=5) as answer:
+            with open_local(self.server.metrics_url, timeout=5) as answer:
                 counts = EXEC_COUNT.findall(answer.read().decode())
         except OSError:
             return {}
         return {name: int(float(count)) for name, count in counts if name in self.own_models[model]}
-
-
-def probe_handler(supervisor: Supervisor) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 5
-
-        def do_GET(self) -> None:
-            yes, words = supervisor.states().get(self.path, (False, "ask for /startup, /ready or /live"))
-            self.send_response(200 if yes else 503)
-            self.send_header("Content-Type", "text/plain")
-            self.end_headers()
-            self.wfile.write(f"{words}\n".encode())
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing: a probe comes every few seconds."""
-
-    return Handler

@@ -10,12 +10,11 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from launch_errors import ServeError
+from leftovers import plain_link
+
 # what needs nothing but python steps
 CPU_RUNTIMES = ("cpu", "cpu-bf16")
-
-
-class ServeError(Exception):
-    """The server cannot start; the message is one sentence that says what to do."""
 
 
 @dataclass(frozen=True)
@@ -61,16 +60,24 @@ def wheel_installation(scratch: Path) -> Installation:
     bin_folder = Path(sys.executable).parent
     if not (bin_folder / "python3").exists():
         raise ServeError("there is no python3 beside the running interpreter; start this in a virtual environment")
-    shutil.copytree(wheel / "backends" / "python", scratch / "backends" / "python")
-    shutil.copy2(stub, scratch / "backends" / "python")
+    backends = scratch / "backends"
+    shutil.copytree(wheel / "backends" / "python", backends / "python")
+    shutil.copy2(stub, backends / "python")
+    # Links, because a folder on PATH or LD_LIBRARY_PATH cannot have every name. An interpreter finds its packages from
+    # the folder above the one it was found in.
+    python = plain_link(scratch, "environment", bin_folder.parent) / bin_folder.name
     # The interpreter's own libpython comes first: with another one in the way the stub runs the wrong interpreter.
-    libraries = [find_libpython(), wheel.parents[1] / "nvidia_pytriton.libs", os.environ.get("LD_LIBRARY_PATH")]
+    libraries = [
+        plain_link(scratch, "libpython", find_libpython()),
+        plain_link(scratch, "libraries", wheel.parents[1] / "nvidia_pytriton.libs"),
+        os.environ.get("LD_LIBRARY_PATH"),
+    ]
     return Installation(
         str(wheel / "bin" / "tritonserver"),
-        (f"--backend-directory={scratch / 'backends'}", f"--cache-directory={wheel / 'caches'}"),
+        (f"--backend-directory={backends}", f"--cache-directory={wheel / 'caches'}"),
         (
             ("LD_LIBRARY_PATH", ":".join(str(folder) for folder in libraries if folder)),
-            ("PATH", f"{bin_folder}:{os.environ.get('PATH', os.defpath)}"),
+            ("PATH", f"{python}:{os.environ.get('PATH', os.defpath)}"),
         ),
     )
 

@@ -9,18 +9,12 @@ import sys
 import sysconfig
 
 import pytest
-import serve
+import built_files
 import triton_installation
+import triton_server
 from model_calls import called_models, reachable_models
-from serve import (
-    BUILT_FILES,
-    PUBLIC_MODELS,
-    REPOSITORY,
-    TritonServer,
-    check_built_files,
-    find_built_models,
-    free_port,
-)
+from built_files import BUILT_FILES, check_built_files, find_built_models
+from serve import PUBLIC_MODELS, REPOSITORY, TritonServer, free_port
 from triton_installation import Installation, ServeError, find_installation, find_libpython
 
 ENSEMBLE = 'platform: "ensemble"\nstep [ { model_name: "first" model_version: -1 }, { model_name:"second" } ]'
@@ -118,13 +112,13 @@ def test_an_unknown_runtime_is_refused():
 
 def test_a_processor_without_bf16_runs_in_fp32_and_says_so(tmp_path, monkeypatch, capsys):
     make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": ""})
-    monkeypatch.setattr(serve, "has_bf16", lambda: False)
+    monkeypatch.setattr(built_files, "has_bf16", lambda: False)
     assert TritonServer(tmp_path, "cpu-bf16", ("outer",)).runtime == "cpu"
     assert "no instructions for bf16" in capsys.readouterr().err
 
 
 def test_bf16_without_openvino_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(serve, "has_bf16", lambda: True)
+    monkeypatch.setattr(built_files, "has_bf16", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ServeError, match="make openvino"):
         TritonServer(tmp_path, "cpu-bf16")
@@ -132,7 +126,7 @@ def test_bf16_without_openvino_is_refused(tmp_path, monkeypatch):
 
 def test_features_fit_into_the_memory_pool_of_every_gpu(tmp_path, monkeypatch):
     make_repository(tmp_path, {"outer": ENSEMBLE, "first": "", "second": ""})
-    monkeypatch.setattr(serve, "compute_capabilities", lambda: ["9.0", "9.0"])
+    monkeypatch.setattr(triton_server, "compute_capabilities", lambda: ["9.0", "9.0"])
     for runtime, gpus in (("tensorrt", ["0", "1"]), ("cpu", [])):
         server = TritonServer(tmp_path, runtime, ("outer",))
         server.shm_prefix = "ours-"
@@ -236,8 +230,8 @@ def test_numpy_2_is_refused(monkeypatch, tmp_path):
 def test_the_wheels_server_gets_this_interpreter(tmp_path):
     installation = find_installation("cpu", tmp_path)
     environment = dict(installation.environment)
-    assert environment["PATH"].split(":")[0] == sys.prefix + "/bin"
-    assert environment["LD_LIBRARY_PATH"].split(":")[0] == str(find_libpython())
+    assert os.path.samefile(environment["PATH"].split(":")[0], sys.prefix + "/bin")
+    assert os.path.samefile(environment["LD_LIBRARY_PATH"].split(":")[0], find_libpython())
     assert (tmp_path / "backends" / "python" / "triton_python_backend_stub").exists()
 
 

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import supervise
 from PIL import Image
-from serve import REPOSITORY, find_reason
+from serve import REPOSITORY
+from server_log import find_reason
 from supervise import Supervisor, pause_s
 from triton_installation import ServeError
 
@@ -226,7 +227,7 @@ def test_a_taken_probe_port_is_refused(server):
 
 
 def test_only_what_belongs_to_nobody_is_swept(tmp_path, monkeypatch):
-    monkeypatch.setattr(leftovers.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(leftovers, "temporary_folder", lambda: tmp_path)
     shm = tmp_path / "shm"
     shm.mkdir()
     names = ["medimageparse-alive", "medimageparse-killed"]

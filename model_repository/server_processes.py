@@ -1,0 +1,45 @@
+"""The server's processes, as /proc shows them."""
+
+import ctypes
+import os
+from pathlib import Path
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def adopt_orphans() -> None:
+    """Processes whose parent dies become ours, so that we can collect them, also where PID 1 does not."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def collect_orphans(server_pid: int) -> None:
+    """Takes the exit codes of all ended children but the server's, which its owner wants."""
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid == server_pid:
+            return
+        os.waitpid(ended.si_pid, 0)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process exists, has not ended and was not stopped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZT"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = stat.read_text().rpartition(")")[2].split()[1]
+        except OSError:  # ended in the meantime
+            continue
+        if int(parent) == pid:
+            found.append(int(stat.parent.name))
+    return found
