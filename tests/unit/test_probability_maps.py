@@ -134,7 +134,13 @@ def test_report():
         ("liver", None, False),
     ]
     stages = {
-        "decode_image": {"height": 37, "intensity": {"used": "none"}, "start_ns": 0, "end_ns": 1_000_000},
+        "decode_image": {
+            "height": 37,
+            "intensity": {"used": "none"},
+            "warnings": ["nearly black"],
+            "start_ns": 0,
+            "end_ns": 1_000_000,
+        },
         "tokenize_prompts": {"image_type": "OCT", "recognize": True, "joint": False, "start_ns": 0, "end_ns": 2e6},
         "segment_image": {"networks": {"variant": "TINY"}, "start_ns": 5e6, "end_ns": 9e6},
         "encode_probabilities": {"start_ns": 9e6, "end_ns": 10e6},
@@ -142,6 +148,7 @@ def test_report():
     report = build_report(described, [{"text": "b"}], 0.05, stages)
     assert json.loads(json.dumps(report)) == report
     assert report["image"] == {"height": 37, "intensity": {"used": "none"}}
+    assert report["warnings"] == ["nearly black"]
     assert (report["image_type"], report["joint"], report["p_value_threshold"]) == ("OCT", False, 0.05)
     assert report["networks"] == {"variant": "TINY"}
     assert report["milliseconds"] == {

@@ -10,29 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from image_doubts import find_doubts
+from image_faults import (
+    NO_PALETTE,
+    PNG_MARK,
+    SEND,
+    TOO_FEW_ROWS,
+    count_scans,
+    fault_of_base64,
+    fault_of_jpeg,
+    fault_of_png,
+    has_all_rows,
+    refuse_other_formats,
+)
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 OUTPUTS = ("probabilities", "masks")
-SEND = "send a PNG or JPEG file, as it is or in base64"
-
-READERS = {b"\x89PNG\r\n\x1a\n": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
-START_OF_SCAN = b"\xff\xda"  # each one goes over the whole picture again; coded pixels cannot hold these bytes
-# what else is sent now and then: where its mark stands, the mark, what to call it
-OTHER_FORMATS = (
-    (0, b"GIF8", "a GIF"),
-    (0, b"II*\0", "a TIFF"),
-    (0, b"MM\0*", "a TIFF"),
-    (0, b"BM", "a BMP"),
-    (0, b"RIFF", "a WebP"),
-    (0, b"\0\0\0\x0cjP", "a JPEG 2000"),
-    (4, b"ftyp", "a HEIC or AVIF"),
-    (0, b"\x1f\x8b", "a gzip"),
-    (128, b"DICM", "a DICOM"),
-    (344, b"n+1\0", "a NIfTI"),
-)
+READERS = {PNG_MARK: PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 PERCENTILES = (0.5, 99.5)
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,10 +61,11 @@ def decode_image(
     if len(image) > limits.max_image_bytes:
         raise ValueError(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
     file = find_file(image)
-    if reader_of(file) is JpegImageFile and file.count(START_OF_SCAN) > limits.max_scans:
+    if reader_of(file) is JpegImageFile and count_scans(file) > limits.max_scans:
         raise ValueError(f"image is a JPEG of more than {limits.max_scans} scans; send it as a plain JPEG, or as PNG")
     picture = read_picture(file, limits)
-    rgb, intensity = to_rgb(picture, is_16_bit(file))
+    rgb, intensity = to_rgb(picture, bits_of(file))
+    doubts = find_doubts(picture, rgb)
     orientation = exif_orientation(picture)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
@@ -86,6 +84,7 @@ def decode_image(
         "left": left,
         "intensity": intensity,
         "output": output,
+        "warnings": doubts,
     }
     return square, geometry
 
@@ -113,10 +112,7 @@ def find_file(image: bytes) -> bytes:
         try:
             image = binascii.a2b_base64(image.translate(None, b" \t\r\n"), strict_mode=True)
         except binascii.Error as error:
-            raise ValueError(
-                "image is neither a PNG or JPEG file nor valid base64 (A-Z, a-z, 0-9, + and slash, no data: prefix); "
-                + SEND
-            ) from error
+            raise ValueError(fault_of_base64(image)) from error
         refuse_other_formats(image)
     if reader_of(image) is None:
         raise ValueError(f"image is neither a PNG nor a JPEG file; {SEND}")
@@ -128,15 +124,9 @@ def reader_of(image: bytes) -> type[ImageFile.ImageFile] | None:
     return next((reader for start, reader in READERS.items() if image.startswith(start)), None)
 
 
-def refuse_other_formats(image: bytes) -> None:
-    for offset, mark, name in OTHER_FORMATS:
-        if image.startswith(mark, offset):
-            raise ValueError(f"image is {name} file; {SEND}")
-
-
 def read_picture(file: bytes, limits: Limits) -> ImageFile.ImageFile:
     """The decoded picture, not yet upright; its size is checked as the header states it."""
-    with refusing_damaged():
+    with refusing_unreadable(file):
         header = open_file(file)
     width, height = header.size
     if width * height > limits.max_pixels or max(width, height) > limits.max_side:
@@ -146,11 +136,21 @@ def read_picture(file: bytes, limits: Limits) -> ImageFile.ImageFile:
         )
     if getattr(header, "is_animated", False):
         raise ValueError("image is an animated PNG; send one of its frames")
-    with refusing_damaged():
+    with refusing_unreadable(file):
         header.verify()  # the checksums of a PNG; it reads to the end and has to be opened again
         picture = open_file(file)
         picture.load()
+    if may_lack_rows(picture, file) and not has_all_rows(file):
+        raise ValueError(f"image cannot be decoded: {TOO_FEW_ROWS}")
+    if picture.mode == "P" and picture.palette is None:
+        raise ValueError(f"image cannot be decoded: {NO_PALETTE}")
     return picture
+
+
+def may_lack_rows(picture: Image.Image, file: bytes) -> bool:
+    """Whether a PNG's last row is black or transparent, as missing rows are; in interlaced files any row may be one."""
+    last_row = (0, picture.height - 1, picture.width, picture.height)
+    return reader_of(file) is PngImageFile and (bool(file[28]) or picture.crop(last_row).getbbox() is None)
 
 
 def open_file(file: bytes) -> ImageFile.ImageFile:
@@ -160,24 +160,23 @@ def open_file(file: bytes) -> ImageFile.ImageFile:
 
 
 @contextlib.contextmanager
-def refusing_damaged() -> Iterator[None]:
+def refusing_unreadable(file: bytes) -> Iterator[None]:
     """What Pillow raises for a file that it cannot read is the caller's mistake; what it warns of does no harm."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         except (OSError, SyntaxError, ValueError, IndexError, EOFError, struct.error) as error:
-            raise ValueError(
-                "image cannot be decoded: it is cut short, damaged, without pixels, or a JPEG of a rare kind "
-                "(lossless, 12-bit); send the whole file again, or a PNG"
-            ) from error
+            fault = fault_of_png(file) if reader_of(file) is PngImageFile else fault_of_jpeg(file)
+            raise ValueError(f"image cannot be decoded: {fault}") from error
 
 
-def is_16_bit(file: bytes) -> bool:
-    return reader_of(file) is PngImageFile and file[24] == 16
+def bits_of(file: bytes) -> int:
+    """Of each channel, as the file stores it."""
+    return file[24] if reader_of(file) is PngImageFile else 8
 
 
-def to_rgb(picture: Image.Image, is_16_bit: bool) -> tuple[Image.Image, dict[str, Any]]:
+def to_rgb(picture: Image.Image, bits: int) -> tuple[Image.Image, dict[str, Any]]:
     """8-bit RGB on black, and what was done to its values."""
     if picture.mode == "I;16":  # 16-bit grey, the only kind whose lower bits Pillow keeps
         stored = np.array(picture)
@@ -187,9 +186,19 @@ def to_rgb(picture: Image.Image, is_16_bit: bool) -> tuple[Image.Image, dict[str
         grey = to_grey(np.arange(2**16), *bounds)[stored]
         return Image.fromarray(grey).convert("RGB"), {"used": "percentile", "bounds": list(bounds)}
     if picture.has_transparency_data:
+        see_through = picture.info.get("transparency")
+        if isinstance(see_through, int | tuple) and picture.mode in ("L", "RGB"):
+            picture.info["transparency"] = to_8_bits(see_through, bits)
         rgba = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return picture.convert("RGB"), {"used": "high byte" if is_16_bit else "none", "bounds": None}
+    return picture.convert("RGB"), {"used": "high byte" if bits == 16 else "none", "bounds": None}
+
+
+def to_8_bits(see_through: int | tuple[int, ...], bits: int) -> int | tuple[int, ...]:
+    """The transparent colour as the decoded pixels have it: Pillow leaves it as it stands in a file of other bits."""
+    if isinstance(see_through, tuple):
+        return tuple(value >> max(0, bits - 8) & 255 for value in see_through)
+    return see_through * 255 // (2**bits - 1) if see_through < 2**bits else see_through & 255
 
 
 def find_bounds(stored: NDArray[Any]) -> tuple[float, float]:
@@ -214,4 +223,4 @@ def exif_orientation(picture: Image.Image) -> int:
             orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
         except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error):
             return 1
-    return orientation if orientation in UPRIGHT else 1
+    return int(orientation) if orientation in UPRIGHT else 1
