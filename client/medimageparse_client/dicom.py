@@ -1,21 +1,27 @@
 """A slice in a DICOM file -> the picture that BiomedParse's own reader makes of it; probabilities -> back to the slice.
 
-Needs the extra `dicom`. Of the header only TAGS are read, and none of their values but the window leaves this module.
+Needs the extra `dicom`.
 """
 
-import struct
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from PIL import Image
-from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.pixels.processing import apply_modality_lut, apply_voi
 from scipy import ndimage
 
+from medimageparse_client.dicom_file import (
+    PYDICOM_ERRORS,
+    StoredPixels,
+    number_of,
+    read_header,
+    read_pixels,
+    value_of,
+)
 from medimageparse_client.errors import InvalidImage
 from medimageparse_client.image import Window
 
@@ -31,40 +37,14 @@ WINDOWS: dict[Window, tuple[float, float]] = {
     "pancreas": (-100, 200),
 }
 
-# what it takes to know the pixels; nothing about the patient
-TAGS: list[Any] = [
-    "Modality",
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "RescaleIntercept",
-    "RescaleSlope",
-    "FloatPixelData",
-    "DoubleFloatPixelData",
-    "PixelData",
-]
-
-PYDICOM_ERRORS = (
-    InvalidDicomError,
-    ArithmeticError,
-    AttributeError,
-    BytesLengthException,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-)
+# media storage classes of CT; for files that lack Modality
+CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+HOUNSFIELD = ("HU", "HU_MOD", "US")  # rescale types; "US" (unspecified) is written for plain CT too
+PADDING = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+FLOAT_PADDING = {
+    "FloatPixelData": ("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
+    "DoubleFloatPixelData": ("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +55,16 @@ class DicomSlice:
     bounds: values after rescaling (Hounsfield units in CT); what lies outside was cut off
     window: the name of `bounds`; None for percentiles
     is_inverted: whether the file shows low values bright (MONOCHROME1), and they were turned round
+    padding: the lowest and the highest stored value that is no part of the picture, and black; None without padding
+    warnings: sentences for the report
     """
 
     grey: npt.NDArray[np.float64] = field(repr=False)
     bounds: tuple[float, float]
     window: Window | None
     is_inverted: bool
+    padding: tuple[float, float] | None = None
+    warnings: tuple[str, ...] = ()
 
     def square(self) -> npt.NDArray[np.uint8]:
         """The picture [1024,1024] that the network sees."""
@@ -99,46 +83,184 @@ class DicomSlice:
         """What was done to the slice, for the report."""
         height, width = self.grey.shape
         used = {"window": self.window, "bounds": list(self.bounds), "inverted": self.is_inverted}
-        return {"height": height, "width": width, **used}
+        padding = None if self.padding is None else list(self.padding)
+        return {"height": height, "width": width, **used, "padding": padding}
 
 
 def read_slice(data: bytes, window: Window | None) -> DicomSlice:
     """The one grey slice in the bytes of a DICOM file, CT through `window`, all else between percentiles."""
-    try:
-        header = pydicom.dcmread(BytesIO(data), specific_tags=TAGS)
-        check_is_grey_slice(header)
-        is_ct = header.get("Modality") == "CT"
-        is_inverted = header.PhotometricInterpretation == "MONOCHROME1" and not is_ct
-        slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
-        if is_ct and (slope is None or intercept is None):
-            raise InvalidImage(
-                "the CT slice has no rescale tags, so its Hounsfield units are unknown; send a PNG of it"
-            )
-        stored = np.asarray(header.pixel_array, np.float64)
-        pixels = stored * float(1 if slope is None else slope) + float(0 if intercept is None else intercept)
-    except PYDICOM_ERRORS:
-        raise InvalidImage(
-            "the DICOM file is damaged, or compressed in a way that pydicom cannot read here; send it uncompressed"
-        ) from None  # pydicom's words can hold bytes of the header
-    if pixels.ndim != 2 or not pixels.size or not np.isfinite(pixels).all():
+    header = read_header(data)
+    is_ct = is_ct_slice(header)
+    stored = read_pixels(header)
+    values = rescale(stored.values, header, is_ct)
+    warnings = list(stored.warnings)
+    is_shown, padding = find_padding(stored, header, warnings)
+    is_inverted = not is_ct and shows_low_values_bright(header, warnings)
+    shown, hidden = values[is_shown], values[~is_shown]
+    if not np.isfinite(shown).all():
         raise InvalidImage("the DICOM file's pixels are not one slice of finite numbers; send a PNG of it")
     if is_inverted:
-        pixels = pixels.max() - pixels
-    bounds = choose_bounds(pixels, is_ct, window)
-    return DicomSlice(scale_to_255(pixels, bounds), bounds, window, is_inverted)
-
-
-def check_is_grey_slice(header: pydicom.Dataset) -> None:
-    """Refuses what is not one slice of grey pixels."""
-    if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise InvalidImage(
-            "the DICOM file holds no picture or is cut short; send a whole file with one slice of an image"
+        shown = shown.max() - shown
+    bounds = choose_bounds(shown, is_ct, window)
+    if padding and lies_between(padding, stored.values[is_shown]) and not (is_ct and hidden.max() <= bounds[0]):
+        warnings.append(
+            "the file's PixelPaddingValue lies between the values of other pixels; those that have it are black. If "
+            "the preview has black specks, send a PNG"
         )
-    frames = int(header.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise InvalidImage(f"the DICOM file holds {frames} frames; send one slice as a file of its own, or a PNG of it")
-    if header.get("SamplesPerPixel", 1) != 1 or header.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InvalidImage("the DICOM file is in colour; save the picture as PNG and send that")
+    grey = np.zeros(values.shape)
+    grey[is_shown] = scale_to_255(shown, bounds)
+    return DicomSlice(grey, bounds, window, is_inverted, padding, tuple(warnings))
+
+
+def is_ct_slice(header: pydicom.Dataset) -> bool:
+    """By the modality, or where that is left out by what the file says it stores."""
+    modality = value_of(header, "Modality")
+    return bool(modality == "CT" or (not modality and header.file_meta.get("MediaStorageSOPClassUID") in CT_STORAGE))
+
+
+def rescale(stored: npt.NDArray[Any], header: pydicom.Dataset, is_ct: bool) -> npt.NDArray[np.float64]:
+    """What the stored values stand for: Hounsfield units in CT."""
+    if lut := value_of(header, "ModalityLUTSequence"):
+        check_unit(value_of(lut[0], "ModalityLUTType"), is_ct)
+        try:
+            lut[0].LUTDescriptor[2] = 8 if lut[0].LUTDescriptor[2] <= 8 else 16  # pydicom takes no 12 bits
+            # in 32 bits, so that differences from the first entry do not overflow
+            return np.asarray(apply_modality_lut(stored.astype(np.int32), header), np.float64)
+        except PYDICOM_ERRORS:
+            raise InvalidImage(
+                "the DICOM file's Modality LUT cannot be read, so its values are unknown; send a PNG of it"
+            ) from None
+    tags = find_rescale_tags(header)
+    slope, intercept = number_of(tags, "RescaleSlope"), number_of(tags, "RescaleIntercept")
+    if is_ct and (slope is None or intercept is None):
+        raise InvalidImage("the CT slice has no rescale tags, so its Hounsfield units are unknown; send a PNG of it")
+    if slope == 0:
+        raise InvalidImage("the DICOM file's RescaleSlope is 0, so it is all one grey; correct the tag, or send a PNG")
+    check_unit(value_of(tags, "RescaleType"), is_ct)
+    return stored.astype(np.float64) * (1 if slope is None else slope) + (0 if intercept is None else intercept)
+
+
+def find_rescale_tags(header: pydicom.Dataset) -> pydicom.Dataset:
+    """The data set with the rescale tags: the header, or in enhanced files one inside."""
+    for name in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        for group in value_of(header, name) or ():
+            for tags in value_of(group, "PixelValueTransformationSequence") or ():
+                return tags if "RescaleSlope" in tags else header
+    return header
+
+
+def check_unit(unit: str | None, is_ct: bool) -> None:
+    """Refuses CT in other units than the windows are in; files that name none are in Hounsfield units."""
+    if is_ct and unit and unit not in HOUNSFIELD:
+        raise InvalidImage(f"the CT slice's values are not Hounsfield units ({unit}); send a PNG of it")
+
+
+def shows_low_values_bright(header: pydicom.Dataset, warnings: list[str]) -> bool:
+    """MONOCHROME1, or a Presentation LUT Shape INVERSE; a VOI LUT that falls turns it round once more.
+
+    DICOM has INVERSE for MONOCHROME1 only, and IDENTITY for MONOCHROME2 only: together they are one inversion.
+    """
+    photometric, shape = header.PhotometricInterpretation, value_of(header, "PresentationLUTShape")
+    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+        warnings.append(
+            f"{photometric} and the Presentation LUT Shape {shape} contradict each other in the file; low values were "
+            "taken as bright. If bright and dark are swapped in the preview, send a PNG"
+        )
+    is_low_bright = photometric == "MONOCHROME1" or shape == "INVERSE"
+    return bool(is_low_bright != has_falling_voi_lut(header))
+
+
+def has_falling_voi_lut(header: pydicom.Dataset) -> bool:
+    """Whether the lookup table for display goes down; as windows for display, it is not looked at otherwise."""
+    try:
+        n_entries, first, _ = header.VOILUTSequence[0].LUTDescriptor
+        ends = apply_voi(np.array([first, first + (n_entries or 2**16) - 1], np.int32), header)
+    except PYDICOM_ERRORS:
+        return False
+    return bool(ends[0] > ends[1])
+
+
+def find_padding(
+    stored: StoredPixels, header: pydicom.Dataset, warnings: list[str]
+) -> tuple[npt.NDArray[np.bool_], tuple[float, float] | None]:
+    """Which pixels belong to the picture, and the stored values of those that do not."""
+    is_shown = np.ones(stored.values.shape, bool)
+    used = None
+    for low, high in padding_ranges(stored, header, warnings):
+        is_padding = is_between(stored.values, low, high) | is_between(stored.whole, low, high)
+        if is_padding.all():
+            is_shown, used = ~is_padding, (low, high)
+        elif is_padding.any():
+            is_shown, used = ~is_padding, (low, high)
+            break
+    if not is_shown.any():
+        raise InvalidImage(
+            "every pixel of the slice is padding by the file's PixelPaddingValue; send another slice, or a PNG of it"
+        )
+    if stored.whole is not stored.values and (is_cut(stored) & is_shown).any():
+        warnings.append(
+            "some pixels use more bits than the file's BitsStored; these bits were left out, as DICOM asks. If the "
+            "preview looks wrong, correct BitsStored"
+        )
+    return is_shown, used
+
+
+def is_cut(stored: StoredPixels) -> npt.NDArray[np.bool_]:
+    """Which pixels hold more than the bits that count, and more than their sign."""
+    return np.asarray((stored.values != stored.whole) & (stored.whole >> stored.n_bits != 0))
+
+
+def lies_between(ends: tuple[float, float], values: npt.NDArray[Any]) -> bool:
+    return bool(values.min() < ends[0] and ends[1] < values.max())
+
+
+def is_between(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[np.bool_]:
+    """Both ends included; where they are NaN, the pixels that are."""
+    return np.isnan(values) if np.isnan(low) else (low <= values) & (values <= high)
+
+
+def padding_ranges(stored: StoredPixels, header: pydicom.Dataset, warnings: list[str]) -> list[tuple[float, float]]:
+    """What the padding tags may mean, the likeliest first: writers confuse signed and unsigned."""
+    float_names = next((FLOAT_PADDING[name] for name in FLOAT_PADDING if name in header), None)
+    try:
+        value, limit = (single_number(header.get(name)) for name in float_names or PADDING)
+    except PYDICOM_ERRORS:
+        warnings.append(
+            "the file's PixelPaddingValue is not one number, so it was left out of account; if the preview is too "
+            "dark or too flat, send a PNG"
+        )
+        return []
+    if value is None:
+        return []
+    ends = (value, value if limit is None else limit)
+    if float_names:
+        return [(min(ends), max(ends))]
+    is_signed = stored.values.dtype.kind == "i"
+    readings = [(16, is_signed), (16, not is_signed), *([(stored.n_bits, True)] if is_signed else [])]
+    fitting: list[Sequence[float]] = [
+        [wrap(int(end), *reading) for end in ends] for reading in readings if fits(ends, reading[0])
+    ]
+    return [(min(read), max(read)) for read in fitting or [ends]]
+
+
+def single_number(value: Any) -> float | None:
+    """The number in a tag; written in 32 bits where 16 belong, it comes as two, and without a type as bytes."""
+    if isinstance(value, bytes) and len(value) == 2:
+        return int.from_bytes(value, "little")
+    if isinstance(value, Sequence) and len(value) == 2 and value[1] in (0, -1, 2**16 - 1):
+        value = value[0]
+    return None if value is None or value == "" else float(value)
+
+
+def fits(ends: tuple[float, float], n_bits: int) -> bool:
+    """Whether both numbers can be `n_bits` bits, signed or unsigned."""
+    return all(-(2 ** (n_bits - 1)) <= end < 2**n_bits for end in ends)
+
+
+def wrap(value: int, n_bits: int, is_signed: bool) -> int:
+    """What the lowest bits of `value` mean."""
+    value %= 2**n_bits
+    return value - 2**n_bits if is_signed and value >= 2 ** (n_bits - 1) else value
 
 
 def choose_bounds(pixels: npt.NDArray[np.float64], is_ct: bool, window: Window | None) -> tuple[float, float]:
@@ -153,6 +275,8 @@ def choose_bounds(pixels: npt.NDArray[np.float64], is_ct: bool, window: Window |
     if not inside.size:
         raise InvalidImage("the slice has no pixel above 0; send one that shows something")
     low, high = np.percentile(inside, (0.5, 99.5))
+    if low == high:
+        raise InvalidImage("what is above 0 in the slice is all one grey, or nearly; send one that shows something")
     return float(low), float(high)
 
 

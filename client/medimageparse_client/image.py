@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,35 @@ if TYPE_CHECKING:
 AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
 Window: TypeAlias = Literal["abdomen", "lung", "pelvis", "liver", "colon", "pancreas"]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima")  # usual ones; the content says what a file is
 PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 DICOM_MAGIC = slice(128, 132), b"DICM"
+HEAD = 400  # bytes that tell what a file is
+# what else is given now and then: where its mark stands, the mark, what to call it, and what to do
+CONVERT = "convert it to PNG first"
+OTHER_FORMATS = (
+    (0, b"\x5c\x01\0\0", "a NIfTI file", "segment takes it"),
+    (0, b"\0\0\x01\x5c", "a NIfTI file", "segment takes it"),
+    (0, b"\x1c\x02\0\0", "a NIfTI file", "segment takes it"),
+    (0, b"\0\0\x02\x1c", "a NIfTI file", "segment takes it"),
+    (0, b"\x1f\x8b", "a gzip file", "unpack it, or if it is a .nii.gz, segment takes it"),
+    (0, b"II*\0", "a TIFF file", CONVERT),
+    (0, b"MM\0*", "a TIFF file", CONVERT),
+    (0, b"II+\0", "a TIFF file", CONVERT),
+    (0, b"MM\0+", "a TIFF file", CONVERT),
+    (0, b"GIF8", "a GIF file", CONVERT),
+    (0, b"BM", "a BMP file", CONVERT),
+    (8, b"WEBP", "a WebP file", CONVERT),
+    (4, b"ftyp", "a HEIC, AVIF or video file", CONVERT),
+    (4, b"jP  ", "a JPEG 2000 file", CONVERT),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000 file", CONVERT),
+    (4, b"JXL ", "a JPEG XL file", CONVERT),
+    (0, b"PK\x03\x04", "a ZIP file", "unpack it first"),
+    (0, b"%PDF", "a PDF file", "save its picture as PNG"),
+    (0, b"NRRD", "an NRRD file", CONVERT),
+    (0, b"ObjectType", "a MetaImage file", CONVERT),
+    (0, b"\x93NUMPY", "a numpy file", "load it, and give the array"),
+)
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 # EXIF orientation -> what turns the picture upright
 UPRIGHT = {
@@ -56,24 +82,68 @@ def encode_image(image: AnyImage, window: Window | None = None) -> EncodedImage:
         data = read_file(Path(image))
     else:
         raise InvalidImage("an image is a path, bytes, a PIL image or a uint8 array")
-    place, magic = DICOM_MAGIC
-    if data[place] == magic:
+    if is_dicom(data):
         return encode_dicom(data, window)
     if not data.startswith(PICTURE_MAGIC):
-        raise InvalidImage("this is not a PNG, JPEG or DICOM file; send one of these")
+        raise InvalidImage(describe_other_format(data))
     if window is not None:
         raise InvalidImage("window belongs to CT slices in DICOM files; a PNG or JPEG is sent as it is")
     return EncodedImage(data)
 
 
 def read_file(path: Path) -> bytes:
-    """The file's bytes as they are."""
-    if not path.name.lower().endswith(SUFFIXES):
-        raise InvalidImage("the file is not a .png, .jpg, .jpeg or .dcm; convert it first, or rename it if it is one")
+    """The file's bytes as they are; its name does not matter."""
     try:
         return path.read_bytes()
     except OSError as error:
         raise InvalidImage(f"the file cannot be read: {error.strerror or 'no reason given'}") from error
+
+
+def recognizes(path: Path) -> bool:
+    """Whether a file is an image to segment, by its content; one that cannot be opened is none."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+            if not is_dicom(head):
+                return head.startswith(PICTURE_MAGIC)
+            file.seek(0)
+            return dicom_holds_picture(file)
+    except OSError:
+        return False
+
+
+def dicom_holds_picture(file: BinaryIO) -> bool:
+    """Also where that cannot be found out: reading the file then tells why."""
+    try:
+        from medimageparse_client.dicom_file import holds_picture
+    except ModuleNotFoundError:
+        return True
+    return holds_picture(file)
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file begins as DICOM files do, with preamble or without."""
+    place, magic = DICOM_MAGIC
+    return data[place] == magic or any(begins_with_elements(data, order) for order in ("little", "big"))
+
+
+def begins_with_elements(data: bytes, order: Literal["little", "big"]) -> bool:
+    """Whether two DICOM elements come first: one of group 2 or 8, and one of the same or a later group."""
+    is_explicit = data[4:6].isalpha() and data[4:6].isupper()
+    length = data[6:8] if is_explicit else data[4:8]
+    second = 8 + int.from_bytes(length, order)
+    group, next_group = (int.from_bytes(data[at : at + 2], order) for at in (0, second))
+    return group in (0x2, 0x8) and len(data) >= second + 8 and group <= next_group <= 0x28
+
+
+def describe_other_format(data: bytes) -> str:
+    """What to say of a file that is not taken."""
+    for offset, mark, name, advice in OTHER_FORMATS:
+        if data.startswith(mark, offset):
+            return f"this is {name}, not a PNG, JPEG or DICOM file; {advice}"
+    return "this is not a PNG, JPEG or DICOM file; send one of these"
 
 
 def picture_of_array(array: npt.NDArray[np.uint8]) -> Image.Image:

@@ -92,7 +92,7 @@ def test_other_bytes_are_refused(data):
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("no.png", "No such file"), ("ct.tif", "not a .png"), ("folder.png", "Is a directory")]
+    ("name", "sentence"), [("no.png", "No such file"), ("no.tif", "No such file"), ("folder.png", "Is a directory")]
 )
 def test_files_that_cannot_be_sent(name, sentence, tmp_path):
     (tmp_path / "folder.png").mkdir()
