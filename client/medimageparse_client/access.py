@@ -7,8 +7,7 @@ from typing import Any
 
 import gevent.ssl
 
-# where a key may travel unencrypted
-THIS_MACHINE = re.compile(r"(localhost|127(\.\d+){3}|\[::1\]):\d+", re.IGNORECASE)
+from medimageparse_client.connection import is_this_machine
 
 
 def tls_options(
@@ -42,6 +41,6 @@ def key_headers(api_key: str | None, url: str, is_encrypted: bool) -> dict[str, 
         return {}
     if not re.fullmatch(r"[!-~]+", api_key):
         raise ValueError("the API key is empty, or has blanks or characters outside ASCII")
-    if not (is_encrypted or THIS_MACHINE.fullmatch(url)):
+    if not (is_encrypted or is_this_machine(url)):
         raise ValueError("the API key would travel unencrypted; write https:// or grpcs:// before the host")
     return {"headers": {"authorization": f"Bearer {api_key}"}}

@@ -1,7 +1,8 @@
 """One connection to a Triton server that serves MedImageParse."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ import tritonclient.grpc
 import tritonclient.http
 
 from medimageparse_client.access import key_headers, tls_options
+from medimageparse_client.connection import channel_options, proxies_named
 from medimageparse_client.errors import InvalidRequest, MedImageParseError, ServerError, translate_errors
 from medimageparse_client.image import AnyImage, Window, encode_image
 from medimageparse_client.image_segmentation import ImageSegmentation, decode_image_answer
@@ -110,7 +112,7 @@ class Client:
         if self.protocol == "grpc":
             self._triton = tritonclient.grpc
             self._call_options["client_timeout"] = timeout_s
-            self._server = self._triton.InferenceServerClient(self.url, **tls)  # carries messages up to 2 GiB
+            self._server = self._triton.InferenceServerClient(self.url, channel_args=channel_options(self.url), **tls)
         else:
             self._triton = tritonclient.http
             self._server = self._triton.InferenceServerClient(
@@ -218,7 +220,7 @@ class Client:
         picture twice, with answers that are equal to the bit, which on a CPU takes seconds.
         """
         try:
-            with translate_errors(self.url, self.timeout_s):
+            with self._errors_translated():
                 is_live = self._server.is_server_live(**self._call_options)
                 models = {
                     model: self._server.is_model_ready(model, **self._call_options) for model in (MODEL_3D, MODEL_2D)
@@ -248,6 +250,15 @@ class Client:
         volume = np.stack([picture] * 3, axis=2)
         return self.segment(volume, "liver", affine=np.diag([-8.0, 8, 8, 1])).label_map
 
+    @contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        """What goes wrong with the connection, as errors of this package; only gRPC knows proxies."""
+        with (
+            proxies_named(self.url) if self.protocol == "grpc" else nullcontext(),
+            translate_errors(self.url, self.timeout_s),
+        ):
+            yield
+
     def _as_json(self) -> dict[str, bool]:
         return {"as_json": True} if self.protocol == "grpc" else {}
 
@@ -264,7 +275,7 @@ class Client:
             tensors.append(self._triton.InferInput(name, [1], triton_type))
             tensors[-1].set_data_from_numpy(np.array([value], numpy_type))
         outputs = [self._triton.InferRequestedOutput(name) for name in output_names]
-        with translate_errors(self.url, self.timeout_s):
+        with self._errors_translated():
             # the server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out
             patience_us = math.ceil(self.timeout_s * 1e6)
             answer = self._server.infer(model, tensors, outputs=outputs, timeout=patience_us, **self._call_options)
