@@ -1,6 +1,7 @@
 """What the caller has (path, bytes, PIL image or array) -> the bytes of a PNG or JPEG file, and back."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -49,6 +50,8 @@ OTHER_FORMATS = (
     (0, b"\x93NUMPY", "a numpy file", "load it, and give the array"),
 )
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+# tags of a TIFF, and a value of the second
+PHOTOMETRIC, SAMPLE_FORMAT, SIGNED = 262, 339, 2
 # EXIF orientation -> what turns the picture upright
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -152,6 +155,8 @@ def picture_of_array(array: npt.NDArray[np.uint8]) -> Image.Image:
         raise InvalidImage("an array is uint8 [H,W] or [H,W,3] (RGB); scale other values to 0..255")
     if not array.size:
         raise InvalidImage("the image has no pixels")
+    if isinstance(array, np.ma.MaskedArray):
+        raise InvalidImage("a masked array has values under its mask; give array.filled(0), or whatever belongs there")
     return Image.fromarray(array)
 
 
@@ -159,6 +164,9 @@ def encode_picture(picture: Image.Image) -> bytes:
     """The bytes of a PNG file with the pixels of `picture`, as they lie."""
     if picture.mode not in PNG_MODES:
         raise InvalidImage(f"a PIL image of mode {picture.mode} is no PNG; convert it, for example to RGB")
+    tags = getattr(picture, "tag_v2", {})  # of a TIFF
+    if (picture.mode == "I;16" and tags.get(PHOTOMETRIC) == 0) or SIGNED in tags.get(SAMPLE_FORMAT, ()):
+        raise InvalidImage("the TIFF's values are signed, or 0 is white in it, which PIL overlooks; convert it")
     if not all(picture.size):
         raise InvalidImage("the image has no pixels")
     file = BytesIO()
@@ -186,11 +194,29 @@ def decode_picture(data: bytes, exif_orientation: int = 1, grey_range: Sequence[
 
     grey_range: the values of a 16-bit file that are black and white
     """
-    picture: Image.Image = Image.open(BytesIO(data))
-    if picture.mode.startswith("I"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd chunks and tags, as the server does
+        picture: Image.Image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))
+        picture.load()
+    see_through = picture.info.get("transparency")
+    if picture.mode == "I;16":
+        stored = np.array(picture, np.float64)
+        if see_through is not None:
+            stored[stored == see_through] = 0
         low, high = grey_range or (0, 2**16 - 1)
-        grey = 255 * np.clip((np.asarray(picture, np.float32) - low) / max(high - low, 1), 0, 1)
+        grey = (np.clip(stored, low, high) - low) / ((high - low) or 1) * 255
         picture = Image.fromarray(grey.astype(np.uint8))
-    layer = picture.convert("RGBA")
-    picture = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer).convert("RGB")
+    elif picture.has_transparency_data:
+        if isinstance(see_through, int | tuple) and picture.mode in ("L", "RGB"):
+            picture.info["transparency"] = to_8_bits(see_through, data[24])  # only a PNG has such
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
+    picture = picture.convert("RGB")
     return picture.transpose(UPRIGHT[exif_orientation]) if exif_orientation in UPRIGHT else picture
+
+
+def to_8_bits(see_through: int | tuple[int, ...], bits: int) -> int | tuple[int, ...]:
+    """The transparent colour of a PNG as the decoded pixels have it: PIL leaves it as it stands in a file of `bits`."""
+    if isinstance(see_through, tuple):
+        return tuple(value >> max(0, bits - 8) & 255 for value in see_through)
+    return see_through * 255 // (2**bits - 1) if see_through < 2**bits else see_through & 255

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from medimageparse_client.lettering import Runs, draw_runs, find_runs, fit, length, own_font, visible
 
 TILE = 300  # pixels, the longer side of a slice
 N_SLICES, N_COLUMNS = 6, 3
 MARGIN = 8
 LINE = 22  # pixels, one line of the legend
+MAX_LINES = 8  # of a legend in one column, if its texts fit into several
 WIDTH = N_COLUMNS * (TILE + MARGIN) - MARGIN  # pixels of what stands above the legend
+INDENT = 34  # pixels of the legend's colours
 BACKGROUND = "#202020"
 OPACITY = 0.35  # of a label; its outline is opaque
 NOTE_IMAGE = "For research only."
@@ -48,8 +52,8 @@ def draw_preview(
     """The picture (RGB).
 
     volume, label_map: [x,y,z] in the voxels that `affine` takes to millimetres (RAS+)
-    legend: label -> text
-    grey_range: the intensities shown as black and white; the volume's percentiles when left out
+    legend: label -> "prompt: what was found"
+    grey_range: the intensities that the networks saw as black and white; 0 and 255 when left out
     is_oriented: whether `affine` comes from the file; without it no sides are written
     """
     shape = label_map.shape
@@ -62,7 +66,7 @@ def draw_preview(
     spacing_mm = np.linalg.norm((affine @ to_stored)[:3, :3], axis=0)
 
     plane = choose_plane(spacing_mm)
-    low, high = grey_range or percentiles(volume)
+    low, high = grey_range or (0, 255)
     size_mm = [label_map.shape[axis] * spacing_mm[axis] for axis in (plane.columns, plane.rows)]
     size = [max(1, round(TILE * side / max(size_mm))) for side in size_mm]
     stored_axis = int(np.flatnonzero(to_stored[:3, plane.axis])[0])
@@ -76,7 +80,7 @@ def draw_preview(
 
 
 def draw_image_preview(image: Image.Image, label_map: Array, legend: dict[int, str]) -> Image.Image:
-    """The picture (RGB) of an image (RGB) and its labels [H,W], as large as the frame allows; legend: label -> text."""
+    """The picture (RGB) of an image (RGB) and its labels [H,W], as large as the frame allows; legend as above."""
     scale = WIDTH / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     board = Image.new("RGB", (WIDTH, size[1]))
@@ -102,12 +106,6 @@ def choose_slices(labels_by_slice: Array) -> list[int]:
     return sorted(list(dict.fromkeys(wanted))[:N_SLICES])
 
 
-def percentiles(volume: Array) -> tuple[float, float]:
-    """Intensities to show as black and white when nothing better is known."""
-    low, high = np.percentile(volume[::2, ::2, ::2].astype(np.float32), (0.5, 99.5))
-    return float(low), float(high)
-
-
 def cut(volume: Array, plane: Plane, position: int) -> Array:
     """One slice [rows, columns] as it is looked at; head up."""
     flat: Array = np.take(volume, position, axis=plane.axis).T  # the lower axis is the columns
@@ -115,9 +113,10 @@ def cut(volume: Array, plane: Plane, position: int) -> Array:
 
 
 def draw_slice(grey: Array, labels: Array, low: float, high: float, size: list[int]) -> Image.Image:
-    """One slice of `size` (width, height), `low` black and `high` white, its labels filled and outlined."""
-    brightness = np.clip((grey.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
-    picture = Image.fromarray((255 * brightness).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    """One slice of `size` (width, height), `low` and what is no number black, `high` white, labels filled, outlined."""
+    values = np.clip(np.nan_to_num(grey.astype(np.float64), nan=low), low, high) - low
+    brightness = values * 255 / max(high - low, 1e-6)
+    picture = Image.fromarray(brightness.astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
     return paint_labels(picture.convert("RGB"), labels)
 
 
@@ -154,7 +153,7 @@ def frame(tile: Image.Image, sides: str, caption: str) -> Image.Image:
     framed = Image.new("RGB", (TILE, TILE + LINE))
     framed.paste(tile, ((TILE - tile.width) // 2, (TILE - tile.height) // 2))
     draw = ImageDraw.Draw(framed)
-    font = ImageFont.load_default(14)
+    font = own_font()
     edges = ((4, TILE / 2, "lm"), (TILE - 4, TILE / 2, "rm"), (TILE / 2, 4, "mt"), (TILE / 2, TILE - 4, "mb"))
     for side, (x, y, anchor) in zip(sides, edges, strict=False):
         draw.text((x, y), side, "white", font, anchor, stroke_width=1, stroke_fill="black")
@@ -174,25 +173,33 @@ def arrange(tiles: list[Image.Image], legend: dict[int, str], note: str) -> Imag
 
 def add_legend(board: Image.Image, legend: dict[int, str], note: str) -> Image.Image:
     """`board` in a frame, then the legend, one label a line, then the note."""
-    width, top = board.width + 2 * MARGIN, board.height + 2 * MARGIN
-    picture = Image.new("RGB", (width, top + (len(legend) + 1) * LINE + MARGIN), BACKGROUND)
+    lines = {label: legend_line(label, text, board.width - INDENT) for label, text in legend.items()}
+    n_columns = choose_columns([INDENT + length(runs) for runs in lines.values()], board.width)
+    n_rows, column_width = -(-len(lines) // n_columns), board.width // n_columns
+    top = board.height + 2 * MARGIN
+    picture = Image.new("RGB", (board.width + 2 * MARGIN, top + (n_rows + 1) * LINE + MARGIN), BACKGROUND)
     picture.paste(board, (MARGIN, MARGIN))
-    draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(14)
-    for label, text in legend.items():
-        draw.rectangle((MARGIN, top + 4, MARGIN + 24, top + LINE - 4), colour(label))
-        draw.text((MARGIN + 34, top + LINE / 2), fit(text, font, width - 50), "white", font, "lm")
-        top += LINE
-    draw.text((MARGIN, top + LINE / 2), note, "silver", font, "lm")
+    for place, (label, runs) in enumerate(lines.items()):
+        line = Image.new("RGB", (column_width, LINE), BACKGROUND)  # letters with many marks stay within theirs
+        ImageDraw.Draw(line).rectangle((0, 4, INDENT - 10, LINE - 4), colour(label))
+        draw_runs(line, INDENT, runs, "white")
+        column, row = divmod(place, n_rows)
+        picture.paste(line, (MARGIN + column * column_width, top + row * LINE))
+    ImageDraw.Draw(picture).text((MARGIN, top + (n_rows + 0.5) * LINE), note, "silver", own_font(), "lm")
     return picture
 
 
-def fit(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """`text` on one line, its middle left out where it is too long."""
-    text = " ".join(text.split())
-    kept = len(text)
-    shown = text
-    while font.getlength(shown) > width and kept > 20:
-        kept -= 1
-        shown = f"{text[: kept // 2]} … {text[-(kept - kept // 2) :]}"
-    return shown
+def legend_line(label: int, text: str, width: float) -> Runs:
+    """A text "prompt: what was found" within `width`; for "prompt" stands "label 3" where no font has its letters."""
+    prompt, colon, found = text.rpartition(": ") if ": " in text else (text, "", "")
+    tail = find_runs(colon + found) or []
+    prompt = visible(prompt)
+    head = fit(prompt, width - length(tail)) if prompt else None
+    return [*(head or [(f"label {label}", own_font())]), *tail]
+
+
+def choose_columns(widths: list[float], width: int) -> int:
+    """As many, up to three, as every line fits in; one for a short legend."""
+    if len(widths) <= MAX_LINES:
+        return 1
+    return next((n for n in (3, 2) if max(widths) + MARGIN <= width // n), 1)

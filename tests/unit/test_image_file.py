@@ -10,6 +10,7 @@ import zlib
 import numpy as np
 import pytest
 from image_file import Limits, decode_image
+from medimageparse_client.image import decode_picture
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -711,6 +712,65 @@ def test_usual_grey_values_get_no_warning(name):
     for seed in SEEDS:
         picture = CERTAIN[name](seed)
         assert decode(picture if isinstance(picture, bytes) else save(picture))[1]["warnings"] == []
+
+
+def exif_6():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+ALPHA = np.random.default_rng(1).integers(0, 256, GREY.shape, dtype=np.uint8)
+STORED_16 = np.random.default_rng(2).integers(0, 4096, (9, 14), dtype=np.uint16)
+SHOWN = {
+    **{f"certain: {name}": make(0) for name, make in CERTAIN.items()},
+    **{f"doubtful: {name}": make(0) for name, (make, _) in DOUBTFUL.items()},
+    "1 bit": Image.fromarray(GREY > 100),
+    "1 bit, white transparent": png(8, 1, 1, 0, [b"\x35"], chunk(b"tRNS", b"\0\1")),
+    "2 bits": png(4, 1, 2, 0, [b"\x1b"]),
+    "2 bits, white transparent": png(4, 1, 2, 0, [b"\x1b"], chunk(b"tRNS", b"\0\3")),
+    "4 bits, one transparent": png(2, 1, 4, 0, [b"\x5f"], chunk(b"tRNS", b"\0\5")),
+    "8 bits, one transparent": save(GREY, transparency=int(GREY[3, 4])),
+    "colour, one transparent": save(RGB, transparency=tuple(RGB[3, 4].tolist())),
+    "palette": Image.fromarray(RGB).quantize(16),
+    "palette, one transparent": save(Image.fromarray(RGB).quantize(16), transparency=3),
+    "palette with alpha": save(Image.fromarray(RGB).quantize(16), transparency=bytes([255, 0, 9, 128] * 4)),
+    "palette too short": png(4, 1, 2, 3, [b"\x1b"], chunk(b"PLTE", bytes(range(100, 106)))),
+    "LA": np.dstack([GREY, ALPHA]),
+    "RGBA": np.dstack([RGB, ALPHA]),
+    "16 bits, one transparent": png(
+        14,
+        9,
+        16,
+        0,
+        [row.astype(">u2").tobytes() for row in STORED_16],
+        chunk(b"tRNS", STORED_16[2, 2].astype(">u2").tobytes()),
+    ),
+    "16 bits of one or two values": np.uint16([[7, 7, 8], [8, 8, 8]]),
+    "16-bit colour, one transparent": png(
+        2, 1, 16, 2, [np.uint16([300, 300, 300, 65535, 9, 70]).astype(">u2").tobytes()], chunk(b"tRNS", b"\1\x2c" * 3)
+    ),
+    "gamma": PNG[:33] + chunk(b"gAMA", struct.pack(">I", 100000)) + PNG[33:],
+    "PNG on its side": save(RGB, exif=exif_6()),
+    "16 bits on their side": save(STORED_16, exif=exif_6()),
+    "JPEG": JPEG,
+    "JPEG on its side": save(smooth(), "JPEG", exif=exif_6()),
+    "JPEG with broken EXIF": save(smooth(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff"),
+    "progressive JPEG": PROGRESSIVE,
+    "grey JPEG": save(smooth()[:, :, 0], "JPEG"),
+    "CMYK JPEG": save(Image.fromarray(smooth()).convert("CMYK"), "JPEG"),
+    "CMYK JPEG without a mark": without_adobe(save(Image.fromarray(smooth()).convert("CMYK"), "JPEG")),
+    "JPEG of several pictures": save(smooth(), "MPO", save_all=True, append_images=[Image.new("RGB", (80, 120))]),
+    "bytes behind the end": JPEG + SECRET,
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_clients_preview_shows_what_the_networks_see(name):
+    file = SHOWN[name] if isinstance(SHOWN[name], bytes) else save(SHOWN[name])
+    seen, geometry = decode(file)
+    shown = np.asarray(decode_picture(file, geometry["exif_orientation"], geometry["intensity"]["bounds"]))
+    assert np.array_equal(shown, seen)
 
 
 def test_colours_that_the_palette_lacks_are_told():
