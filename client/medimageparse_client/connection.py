@@ -67,14 +67,16 @@ def is_excepted(host: str, entry: str) -> bool:
 
 @contextmanager
 def proxies_named(url: str) -> Iterator[None]:
-    """A server that cannot be reached over gRPC may be a proxy's fault: says so."""
+    """Where a proxy may be why the server cannot be reached, the error names its variable, and not its address."""
     try:
         yield
     except ServerUnavailable as error:
-        cause = error.__cause__
-        name = proxy_variable(url)
-        if not name or not isinstance(cause, InferenceServerException) or not NO_CONNECTION.search(cause.message()):
+        name, cause = proxy_variable(url), error.__cause__
+        words = cause.message() or "" if isinstance(cause, InferenceServerException) else ""
+        if not name or not NO_CONNECTION.search(words):
             raise
-        exception = EXCEPTIONS[1] if EXCEPTIONS[0] not in os.environ else EXCEPTIONS[0]
-        way_out = f"{name} is set, so its proxy was asked; {exception}={host_of(url)} goes past it"
-        raise type(error)(f"{error}; {way_out}") from cause
+        status = re.search(r"proxy returned response code (\d+)", words)
+        reason = f"a proxy answered with HTTP {status[1]}" if status else "there was no connection"
+        exceptions = next((name for name in EXCEPTIONS if name in os.environ), EXCEPTIONS[-1])
+        way_out = f"{name} is set, so its proxy was asked; {exceptions}={host_of(url)} goes past it"
+        raise type(error)(f"{str(error).replace(words, reason)}; {way_out}") from cause
