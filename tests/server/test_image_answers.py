@@ -113,7 +113,9 @@ def test_raw_and_base64_get_the_same_bits_over_both_protocols(infer_image, image
 
 
 @pytest.mark.parametrize(
-    "kind", ["grey", "alpha", "palette", "1 bit", "16 bit", "progressive JPEG", "CMYK JPEG"], ids=str
+    "kind",
+    ["grey", "alpha", "palette", "1 bit", "16 bit", "progressive JPEG", "CMYK JPEG", "bytes behind the end"],
+    ids=str,
 )
 def test_other_kinds_of_file_show_what_their_rgb_shows(infer_image, picture, kind):
     grey = picture[:, :, 0]
@@ -127,6 +129,7 @@ def test_other_kinds_of_file_show_what_their_rgb_shows(infer_image, picture, kin
         "16 bit": lambda: (image_file((grey > 99) * np.uint16(700)), (grey > 99) * 255),
         "progressive JPEG": lambda: as_read(image_file(picture, "JPEG", progressive=True)),
         "CMYK JPEG": lambda: as_read(image_file(Image.fromarray(picture).convert("CMYK"), "JPEG")),
+        "bytes behind the end": lambda: as_read(image_file(picture, "JPEG") + b"\xff\xda" * 999),
     }[kind]()
     plain = Image.fromarray(rgb.astype(np.uint8)).convert("RGB")
     found, expected = (maps_of(infer_image({"image": file, "text": TEXT})) for file in (sent, image_file(plain)))
@@ -214,6 +217,28 @@ def test_the_report_describes_what_the_maps_show(answer, picture, tiny_2d_networ
     steps = {"decode_image", "tokenize_prompts", "text_encoder", "segment_image", "encode_probabilities"}
     assert set(found["milliseconds"]) == steps | {"total"}
     assert found["image_type"] is None
+    assert found["warnings"] == []
+
+
+DOUBTFUL = {
+    "nearly black": (lambda picture: picture // 9, "hardly any contrast"),
+    "mask": (lambda picture: (picture[:, :, 0] > 99) * np.uint8(255), "only 2 colours"),
+    "one colour": (lambda picture: np.full_like(picture, 70), "of one colour"),
+    "padded with 65535": (
+        lambda picture: np.where(np.arange(120) < 9, 65535, picture[:, :, 0] * 9).astype(np.uint16),
+        "the value 65535",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_the_report_of_a_doubtful_picture_has_a_warning(infer_image, picture, name):
+    make, reason = DOUBTFUL[name]
+    found = infer_image({"image": image_file(make(picture)), "text": TEXT})
+    assert maps_of(found).shape == (3, 90, 120)
+    (warning,) = report_of(found)["warnings"]
+    assert reason in warning
+    assert "warnings" not in report_of(found)["image"]
 
 
 def test_a_prompt_that_is_cut_is_reported(infer_image, image):
