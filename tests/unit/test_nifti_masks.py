@@ -15,7 +15,7 @@ AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0
 
 
 def geometry_of(image):
-    return decode_volume(image.to_bytes(), Options(), LIMITS)[1]
+    return decode_volume(image.to_bytes(), Options(intensity="none"), LIMITS)[1]
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -56,7 +56,8 @@ def test_counts_and_boxes_are_those_of_the_stored_labels(affine):
     stored[2:5, 1:4, 3:] = 1
     stored[7, 7, 0] = 3
     image = nib.Nifti1Image(stored, affine)
-    label_slices, geometry = decode_volume(image.to_bytes(), Options(), LIMITS)
+    volume, geometry = decode_volume(image.to_bytes(), Options(intensity="none"), LIMITS)
+    label_slices = volume.astype(np.uint8)
     counts, occurs = count_labels(label_slices)
     assert counts[:4].tolist() == [9 * 8 * 6 - 28, 27, 0, 1]
     assert stored_box(occurs, 1, geometry) == [[2, 1, 3], [4, 3, 5]]
@@ -67,7 +68,8 @@ def test_the_report_of_a_prompt():
     stored = np.zeros((9, 8, 6), np.uint8)
     stored[2:5, 1:4, 3:] = 1
     image = nib.Nifti1Image(stored, np.diag([-2.0, 2, 5, 1]))
-    label_slices, geometry = decode_volume(image.to_bytes(), Options(), LIMITS)
+    volume, geometry = decode_volume(image.to_bytes(), Options(intensity="none"), LIMITS)
+    label_slices = volume.astype(np.uint8)
     found, missing = describe_prompts(label_slices, [0.75, 0.25], geometry, ["liver", "cyst"], np.array([False, True]))
     assert found == {
         "text": "liver",

@@ -1,12 +1,9 @@
 """A NIfTI file in memory -> slices for the networks, and the geometry that leads back to the file."""
 
 import binascii
-import contextlib
-import gzip
-import io
 import math
+import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +11,9 @@ import numpy as np
 from intensity_scaling import INTENSITIES, scale_intensity
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
+from nifti_geometry import Geometry, read_geometry
 from numpy.typing import NDArray
 
 OUTPUTS = ("nifti_file", "label_map")
@@ -26,18 +24,14 @@ CHOICES = {
     "output": ("all", *OUTPUTS),
 }
 
-MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's codes for metre, millimetre, micrometre; unknown counts as mm
-FARTHEST_MM = 1e9  # an affine that reaches farther is garbage, NaN too
 GZIP = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
 SEND = "send a NIfTI file (.nii or .nii.gz), as it is or in base64"
-DAMAGED = "image is truncated or damaged: the file ends before its last voxel; send it again"
-
-# What leads the label map back to the patient. No text field of the file is copied.
-GEOMETRY_FIELDS = (
-    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
-    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-)
+TRUNCATED = "image is truncated: the file ends before its last voxel or before the checksum of its gzip; send it again"
+DAMAGED = "image is damaged: its gzip cannot be unpacked; send it again"
+CHANGED = "image has a gzip checksum that does not fit: the file was changed or damaged in transfer; send it again"
+CHUNK = 2**14  # bytes of gzip that are unpacked at a time
+ZEROS = re.compile(rb"\0*")
 
 
 @dataclass(frozen=True)
@@ -71,37 +65,41 @@ def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArr
     if len(image) > limits.max_image_bytes:
         raise ValueError(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
     file = find_file(image)
-    with refusing_damaged(), open_file(file) as stream:
-        header = read_header(stream)
-        shape, dtype = check_header(header, limits)  # (x, y, z)
-        affine = usable_affine(header)
-        axes, flipped = network_axes(affine, options.orientation)
-        slice_axis = choose_slice_axis([shape[axis] for axis in axes], options.slice_axis)
-        if shape[axes[slice_axis]] > limits.max_slices:
-            raise ValueError(f"image has more than {limits.max_slices} slices, the limit of this server; crop it")
-        n_bytes = math.prod(shape) * dtype.itemsize
-        if n_bytes > DEFLATE_RATIO * len(file):
-            raise ValueError(DAMAGED)
-        # from here on the amount of memory is known: what a small file unpacks to is not
-        skip_to_voxels(stream, header)
-        stored = np.frombuffer(read_voxels(stream, n_bytes), dtype).reshape(shape, order="F")
+    header = read_header(file)
+    shape, dtype = check_header(header, limits)  # (x, y, z)
+    start = find_voxels(header)
+    place = read_geometry(header)
+    axes, flipped = network_axes(place, options.orientation)
+    slice_axis = choose_slice_axis([shape[axis] for axis in axes], options.slice_axis)
+    if shape[axes[slice_axis]] > limits.max_slices:
+        raise ValueError(f"image has more than {limits.max_slices} slices, the limit of this server; crop it")
+    end = start + math.prod(shape) * dtype.itemsize
+    if end > DEFLATE_RATIO * len(file):
+        raise ValueError(TRUNCATED)
+    # from here on the amount of memory is known: what a small file unpacks to is not
+    content = unpack(file, end)
+    if len(content) < end:
+        raise ValueError(TRUNCATED)
+    stored = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order="F")
     axes.insert(0, axes.pop(slice_axis))
     flipped.insert(0, flipped.pop(slice_axis))
     volume, intensity = scale_intensity(orient(stored, axes, flipped), *slope_and_intercept(header), options.intensity)
+    warnings = [*place.warnings, *intensity.pop("warnings", [])]
     geometry = {
         "nifti_version": 2 if isinstance(header, Nifti2Header) else 1,
-        "fields": {name: header[name].tolist() for name in GEOMETRY_FIELDS},
-        "pixdim": header["pixdim"][:4].tolist(),
-        "spatial_units": int(header["xyzt_units"]) & 7,
+        **place.header,
         "shape": list(stored.shape),
         "dtype": stored.dtype.name,
-        "affine_mm": None if affine is None else affine.tolist(),
-        "stored_orientation": None if affine is None else "".join(aff2axcodes(affine)),
+        "affine": place.affine.tolist(),
+        "affine_source": place.source,
+        "sides_known": place.sides_known,
+        "stored_orientation": place.stored_orientation,
         "orientation": options.orientation,
         "slice_axis": slice_axis,
         "axes": axes,
         "flipped": flipped,
         "intensity": intensity,
+        "warnings": warnings,
         "outputs": OUTPUTS if options.output == "all" else (options.output,),
     }
     return volume, geometry
@@ -116,17 +114,30 @@ def find_file(image: bytes) -> bytes:
     return image
 
 
-@contextlib.contextmanager
-def refusing_damaged() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(DAMAGED) from error
+def unpack(file: bytes, n_bytes: int) -> bytes | bytearray:
+    """At most the first `n_bytes` of what is in a file, in gzip or not; several gzip members are one stream.
 
-
-def open_file(file: bytes) -> io.BufferedIOBase:
-    stream = io.BytesIO(file)
-    return gzip.GzipFile(fileobj=stream) if file[:2] == GZIP else stream
+    What stands behind the member that holds the last of these bytes is not looked at, and its checksum only if they
+    are all that is in it.
+    """
+    if not file.startswith(GZIP):
+        return file
+    content, place = bytearray(), 0
+    while len(content) < n_bytes and file.startswith(GZIP, place):
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof and len(content) <= n_bytes:
+            packed = file[place : place + CHUNK]
+            if not packed:
+                raise ValueError(TRUNCATED)
+            try:
+                content += member.decompress(packed, n_bytes + 1 - len(content))
+            except zlib.error as error:
+                is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
+                raise ValueError(CHANGED if is_checksum else DAMAGED) from error
+            place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
+        place = ZEROS.match(file, place).end()  # type: ignore[union-attr]
+    del content[n_bytes:]
+    return content
 
 
 def looks_like_nifti(image: bytes) -> bool:
@@ -134,7 +145,7 @@ def looks_like_nifti(image: bytes) -> bool:
     return image[:2] == GZIP or header_byte_order(image) is not None
 
 
-def header_byte_order(start: bytes) -> tuple[int, str] | None:
+def header_byte_order(start: bytes | bytearray) -> tuple[int, str] | None:
     for size in (348, 540):
         for order, name in (("<", "little"), (">", "big")):
             if start[:4] == size.to_bytes(4, name):  # type: ignore[arg-type]
@@ -149,21 +160,20 @@ def decode_base64(image: bytes) -> bytes:
         raise ValueError(f"image is neither a NIfTI file nor valid base64; {SEND}") from error
 
 
-def read_header(stream: io.BufferedIOBase) -> Nifti1Header:
-    start = stream.read(348)
+def read_header(file: bytes) -> Nifti1Header:
+    """The header as it is in the file, without a check."""
+    start = unpack(file, 348)
     found = header_byte_order(start)
     if found is None:
         raise ValueError(f"image is not a NIfTI file; {SEND}")
     size, order = found
-    start += stream.read(size - len(start))
+    start = unpack(file, size)[:size]
     if len(start) < size:
-        raise EOFError
+        raise ValueError(TRUNCATED)
     kind = Nifti1Header if size == 348 else Nifti2Header
-    header = kind(start, endianness=order, check=False)  # type: ignore[no-untyped-call]
+    header = kind(bytes(start), endianness=order, check=False)  # type: ignore[no-untyped-call]
     if header["magic"].item()[:3] not in (b"n+1", b"n+2"):
         raise ValueError(f"image is a header without its voxels, or Analyze; {SEND}")
-    if header["pixdim"][0] not in (-1, 1):
-        header["pixdim"][0] = 1  # qfac: the standard reads 0 as 1
     return header
 
 
@@ -195,21 +205,13 @@ def check_header(header: Nifti1Header, limits: Limits) -> tuple[tuple[int, ...],
     return shape, dtype
 
 
-def skip_to_voxels(stream: io.BufferedIOBase, header: Nifti1Header) -> None:
-    """Skips what may lie between header and voxels: extensions."""
+def find_voxels(header: Nifti1Header) -> int:
+    """At which byte the voxels begin; extensions may lie between header and voxels."""
     start = header.single_vox_offset
     offset = float(header["vox_offset"]) or start
     if not start <= offset <= 2**24:
         raise ValueError("image has a header whose voxels begin nowhere; send a single-file NIfTI volume")
-    stream.read(int(offset) - int(header["sizeof_hdr"]))
-
-
-def read_voxels(stream: io.BufferedIOBase, n_bytes: int) -> bytes:
-    data = stream.read(n_bytes)
-    if len(data) < n_bytes:
-        raise EOFError
-    stream.read(1)  # reaches the checksum of a gzip file
-    return data
+    return int(offset)
 
 
 def slope_and_intercept(header: Nifti1Header) -> tuple[float, float]:
@@ -221,24 +223,11 @@ def slope_and_intercept(header: Nifti1Header) -> tuple[float, float]:
     return slope, intercept
 
 
-def usable_affine(header: Nifti1Header) -> NDArray[np.float64] | None:
-    """Voxel (x, y, z) -> mm in RAS+: sform, else qform, else the zooms stored as LAS (nibabel). None if singular."""
-    try:
-        with np.errstate(all="ignore"):  # of garbage: what comes out is checked
-            affine = np.asarray(header.get_best_affine(), np.float64)
-            affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
-    except (HeaderDataError, ValueError):  # quaternions of no rotation
-        return None
-    if not (np.abs(affine) < FARTHEST_MM).all() or np.isnan(io_orientation(affine)).any():
-        return None
-    return affine
-
-
-def network_axes(affine: NDArray[np.float64] | None, orientation: str) -> tuple[list[int], list[bool]]:
+def network_axes(place: Geometry, orientation: str) -> tuple[list[int], list[bool]]:
     """For each axis of (z, y, x): the stored axis it comes from, and whether that is reversed."""
     axes, flipped = [0, 1, 2], [False, False, False]
-    if affine is not None and orientation == "LAS":
-        transform = ornt_transform(io_orientation(affine), axcodes2ornt(tuple(orientation)))
+    if place.stored_orientation is not None and orientation == "LAS":
+        transform = ornt_transform(io_orientation(place.affine), axcodes2ornt(tuple(orientation)))
         for stored, (axis, direction) in enumerate(transform):
             axes[int(axis)], flipped[int(axis)] = stored, bool(direction < 0)
     return axes[::-1], flipped[::-1]

@@ -14,6 +14,22 @@ from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
 from numpy.typing import NDArray
 
+IMAGE_FIELDS = (
+    *("shape", "dtype", "affine", "affine_source", "sides_known"),
+    *("stored_orientation", "orientation", "slice_axis"),
+)
+# whether the file says the sides, and whether they are at least agreed on -> what box_mm means
+BOX_NOTES = {
+    (True, True): "smallest and largest x, y, z of the NIfTI affine (RAS+), outer faces of the voxels",
+    (False, True): (
+        "smallest and largest x, y, z of image.affine, outer faces of the voxels; the file does not say the sides, "
+        "and the affine is the one that nibabel assumes then"
+    ),
+    (False, False): (
+        "smallest and largest position along the stored axes, from the centre of the first voxel, outer faces of the "
+        "voxels; the file does not say the sides"
+    ),
+}
 GZIP_LEVEL = 1  # label maps shrink a hundredfold at any level; this one is the fastest
 
 
@@ -82,8 +98,8 @@ def describe_prompts(
 ) -> list[dict[str, Any]]:
     """What was found for each prompt; present means that at least one voxel carries its label."""
     counts, occurs = count_labels(label_slices)
-    affine = geometry["affine_mm"]
-    voxel_ml = None if affine is None else abs(float(np.linalg.det(np.array(affine)[:3, :3]))) / 1000
+    affine = geometry["affine"]
+    voxel_ml = abs(float(np.linalg.det(np.array(affine)[:3, :3]))) / 1000
     described = []
     for label, prompt in enumerate(prompts, start=1):
         voxels = int(counts[label])
@@ -95,9 +111,9 @@ def describe_prompts(
                 "present": voxels > 0,
                 "highest_score": round(highest_scores[label - 1], 6),
                 "voxels": voxels,
-                "volume_ml": None if voxel_ml is None else round(voxels * voxel_ml, 6),
+                "volume_ml": round(voxels * voxel_ml, 6),
                 "box_voxels": box,
-                "box_mm": box_in_mm(box, affine) if box and affine else None,
+                "box_mm": box_in_mm(box, affine) if box else None,
                 "truncated": bool(truncated[label - 1]),
             }
         )
@@ -121,16 +137,17 @@ def build_report(
     milliseconds: dict[str, float],
 ) -> dict[str, Any]:
     """The `report` output: the prompts' texts stand here only, it is the answer to who sent them."""
-    image = {name: geometry[name] for name in ("shape", "dtype", "stored_orientation", "orientation", "slice_axis")}
+    image = {name: geometry[name] for name in IMAGE_FIELDS}
     return {
         "prompts": described,
         "image": image | {"slice_axis_stored": geometry["axes"][0], "intensity": geometry["intensity"]},
+        "warnings": geometry["warnings"],
         "networks": segment_report["networks"],
         "window_size": segment_report["window_size"],
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "nibabel": nibabel.__version__},
         "milliseconds": milliseconds,
         "notes": {
             "box_voxels": "first and last voxel along the stored axes, inclusive, from 0",
-            "box_mm": "smallest and largest x, y, z of the NIfTI affine (RAS+), outer faces of the voxels",
+            "box_mm": BOX_NOTES[geometry["sides_known"], geometry["stored_orientation"] is not None],
         },
     }
