@@ -91,7 +91,7 @@ def read_slice(data: bytes, window: Window | None) -> DicomSlice:
     """The one grey slice in the bytes of a DICOM file, CT through `window`, all else between percentiles."""
     header = read_header(data)
     is_ct = is_ct_slice(header)
-    stored = read_pixels(header)
+    stored = read_pixels(data, header)
     values = rescale(stored.values, header, is_ct)
     warnings = list(stored.warnings)
     is_shown, padding = find_padding(stored, header, warnings)
@@ -115,7 +115,9 @@ def read_slice(data: bytes, window: Window | None) -> DicomSlice:
 def is_ct_slice(header: pydicom.Dataset) -> bool:
     """By the modality, or where that is left out by what the file says it stores."""
     modality = value_of(header, "Modality")
-    return bool(modality == "CT" or (not modality and header.file_meta.get("MediaStorageSOPClassUID") in CT_STORAGE))
+    return bool(
+        modality == "CT" or (not modality and value_of(header.file_meta, "MediaStorageSOPClassUID") in CT_STORAGE)
+    )
 
 
 def rescale(stored: npt.NDArray[Any], header: pydicom.Dataset, is_ct: bool) -> npt.NDArray[np.float64]:
@@ -152,7 +154,7 @@ def find_rescale_tags(header: pydicom.Dataset) -> pydicom.Dataset:
 def check_unit(unit: str | None, is_ct: bool) -> None:
     """Refuses CT in other units than the windows are in; files that name none are in Hounsfield units."""
     if is_ct and unit and unit not in HOUNSFIELD:
-        raise InvalidImage(f"the CT slice's values are not Hounsfield units ({unit}); send a PNG of it")
+        raise InvalidImage("the CT slice's values are not Hounsfield units, in which windows are; send a PNG of it")
 
 
 def shows_low_values_bright(header: pydicom.Dataset, warnings: list[str]) -> bool:

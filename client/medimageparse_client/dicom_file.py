@@ -4,17 +4,19 @@ Needs the extra `dicom`. Of the header only TAGS are read.
 """
 
 import struct
+import subprocess
+import sys
 import zlib
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from pydicom.dataset import FileMetaDataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
@@ -76,8 +78,11 @@ PYDICOM_ERRORS = (
     TypeError,
     ValueError,
     struct.error,
+    subprocess.SubprocessError,
     zlib.error,
 )
+GDCM_PROGRAM = str(Path(__file__).with_name("dicom_gdcm.py"))
+GDCM_TIMEOUT_S = 120
 DAMAGED = "the DICOM file is damaged or cut short; send it again, whole"
 UNCOMPRESSED = "send it uncompressed (for example by gdcmconv --raw), or a PNG of it"
 
@@ -143,13 +148,13 @@ def number_of(header: pydicom.Dataset, name: str) -> float | None:
 
 def check_is_grey_slice(header: pydicom.Dataset) -> None:
     """Refuses what is not one slice of grey pixels."""
-    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    if value_of(header.file_meta, "MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         raise InvalidImage("the file is a DICOMDIR, a list of other files; send one of these")
     if not any(name in header for name in PIXELS):
         raise InvalidImage(
             "the DICOM file holds no picture or is cut short; send a whole file with one slice of an image"
         )
-    syntax = header.file_meta.get("TransferSyntaxUID")
+    syntax = value_of(header.file_meta, "TransferSyntaxUID")
     if syntax in MPEGTransferSyntaxes:
         raise InvalidImage(f"the DICOM file is a video ({syntax.name}); send one picture of it as PNG")
     frames = int(number_of(header, "NumberOfFrames") or 1)
@@ -170,28 +175,26 @@ def check_is_grey_slice(header: pydicom.Dataset) -> None:
         )
 
 
-def read_pixels(header: pydicom.Dataset) -> StoredPixels:
+def read_pixels(data: bytes, header: pydicom.Dataset) -> StoredPixels:
     """The slice [H,W] as it is stored."""
     syntax = find_transfer_syntax(header)
-    check_can_decode(syntax, header)
-    n_left_out = 0 if syntax.is_encapsulated else bytes_left_out(header)
+    warnings: list[str] = []
     try:
-        if is_12_bit_jpeg(syntax, header):
-            # GDCM finds the process in the stream itself; under this one's own name pydicom keeps 12 bits from it
-            header.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-        header.pixel_array_options(correct_unused_bits=False)
-        pixels = header.pixel_array
+        if choose_decoder(syntax, header) == "gdcm":
+            pixels = decode_apart(data, warnings)
+        else:
+            header.pixel_array_options(decoding_plugin=choose_decoder(syntax, header), correct_unused_bits=False)
+            pixels = header.pixel_array
     except PYDICOM_ERRORS:
         if not syntax.is_encapsulated:
             raise InvalidImage(DAMAGED) from None
         raise InvalidImage(
             f"the pixels of the DICOM file cannot be decoded as {syntax.name}: they are damaged, or compressed in a "
-            f"rare way; {UNCOMPRESSED}"
+            f"rare way; send the file again, or {UNCOMPRESSED}"
         ) from None
     if pixels.ndim != 2 or not pixels.size:
         raise InvalidImage("the DICOM file's pixels are not one slice; send a PNG of it")
-    warnings = []
-    if n_left_out > 1:
+    if not syntax.is_encapsulated and (n_left_out := bytes_left_out(header)) > 1:
         warnings.append(
             f"the file holds {n_left_out} bytes more than its header's Rows and Columns need, which were left out; "
             "if the preview looks wrong, send a PNG"
@@ -203,38 +206,57 @@ def read_pixels(header: pydicom.Dataset) -> StoredPixels:
     return StoredPixels(*without_unused_bits(pixels, header), header.BitsStored, warnings)
 
 
+def choose_decoder(syntax: UID, header: pydicom.Dataset) -> str:
+    """pydicom's name of a decoder that is installed, of several not GDCM; "" for what needs none."""
+    names = decoder_of(syntax, header).available_plugins
+    return min(names, key=lambda name: name == "gdcm", default="")
+
+
+def decoder_of(syntax: UID, header: pydicom.Dataset) -> Decoder:
+    """Pillow names itself for 12-bit JPEG too and then refuses; what decodes JPEG Lossless takes both."""
+    is_12_bit = syntax == JPEGExtended12Bit and header.BitsStored > 8
+    return get_decoder(JPEGLosslessSV1 if is_12_bit else syntax)
+
+
+def decode_apart(data: bytes, warnings: list[str]) -> npt.NDArray[Any]:
+    """The pixels by GDCM, whose end is not ours: it gives up its process at some damaged files."""
+    command = [sys.executable, "-P", GDCM_PROGRAM]
+    done = subprocess.run(command, input=data, capture_output=True, timeout=GDCM_TIMEOUT_S, check=True)
+    if b"Premature end" in done.stderr:
+        raise ValueError("the stream ends too soon")
+    if b"Corrupt" in done.stderr:
+        warnings.append("the decoder met damage in the file's pixels; look at the preview, or send the file again")
+    return np.asarray(np.load(BytesIO(done.stdout)))
+
+
 def find_transfer_syntax(header: pydicom.Dataset) -> UID:
-    """The one of the file; one that the file does not name is that of its elements."""
-    syntax: UID | None = header.file_meta.get("TransferSyntaxUID")
-    is_compressed = "PixelData" in header and header["PixelData"].is_undefined_length
-    if is_compressed and (syntax is None or not syntax.is_encapsulated):
-        raise InvalidImage(f"the DICOM file does not say how its pixels are compressed; {UNCOMPRESSED}")
+    """The file's, one that can be decoded here; a file that names none is as its elements are."""
+    syntax: UID | None = value_of(header.file_meta, "TransferSyntaxUID")
     if syntax is None:
         is_implicit, is_little_endian = header.original_encoding
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
         syntax = ImplicitVRLittleEndian if is_implicit else explicit
-        header.file_meta = FileMetaDataset()
         header.file_meta.TransferSyntaxUID = syntax
+    check_can_decode(syntax, header)
+    if not syntax.is_encapsulated and "PixelData" in header and header["PixelData"].is_undefined_length:
+        raise InvalidImage(f"the DICOM file does not say how its pixels are compressed; {UNCOMPRESSED}")
     return syntax
 
 
 def check_can_decode(syntax: UID, header: pydicom.Dataset) -> None:
     """Refuses a transfer syntax for which there is no decoder."""
+    name = syntax.name if syntax.is_valid else "unknown"  # a damaged one can hold bytes of the header
     try:
-        decoder = get_decoder(JPEGLosslessSV1 if is_12_bit_jpeg(syntax, header) else syntax)
+        is_available = decoder_of(syntax, header).is_available
     except NotImplementedError:
         raise InvalidImage(
-            f"the DICOM file's transfer syntax is {syntax.name}, which cannot be read; {UNCOMPRESSED}"
+            f"the DICOM file's transfer syntax is {name}, which cannot be read; {UNCOMPRESSED}"
         ) from None
-    if not decoder.is_available:
+    if not is_available:
         raise InvalidImage(
-            f"the DICOM file's transfer syntax is {syntax.name}, whose decoder is not installed: "
+            f"the DICOM file's transfer syntax is {name}, whose decoder is not installed: "
             f"pip install 'medimageparse-triton[dicom]', or {UNCOMPRESSED}"
         )
-
-
-def is_12_bit_jpeg(syntax: UID, header: pydicom.Dataset) -> bool:
-    return bool(syntax == JPEGExtended12Bit and header.BitsStored > 8)
 
 
 def bytes_left_out(header: pydicom.Dataset) -> int:

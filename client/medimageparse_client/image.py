@@ -189,10 +189,13 @@ def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:
     return EncodedImage(encode_picture(Image.fromarray(dicom_slice.square())), dicom_slice)
 
 
-def decode_picture(data: bytes, exif_orientation: int = 1, grey_range: Sequence[float] | None = None) -> Image.Image:
+def decode_picture(
+    data: bytes, exif_orientation: int = 1, grey_range: Sequence[float] | None = None, padding: Sequence[int] = ()
+) -> Image.Image:
     """The picture (RGB) in the bytes of a PNG or JPEG file as the server saw it: turned upright, on black.
 
     grey_range: the values of a 16-bit file that are black and white
+    padding: those that are black wherever they lie
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd chunks and tags, as the server does
@@ -205,6 +208,7 @@ def decode_picture(data: bytes, exif_orientation: int = 1, grey_range: Sequence[
             stored[stored == see_through] = 0
         low, high = grey_range or (0, 2**16 - 1)
         grey = (np.clip(stored, low, high) - low) / ((high - low) or 1) * 255
+        grey[np.isin(stored, padding)] = 0
         picture = Image.fromarray(grey.astype(np.uint8))
     elif picture.has_transparency_data:
         if isinstance(see_through, int | tuple) and picture.mode in ("L", "RGB"):
