@@ -47,6 +47,7 @@ def draw_preview(
     legend: dict[int, str],
     *,
     grey_range: Sequence[float] | None = None,
+    padding: Sequence[float] = (),
     is_oriented: bool = True,
 ) -> Image.Image:
     """The picture (RGB).
@@ -54,6 +55,7 @@ def draw_preview(
     volume, label_map: [x,y,z] in the voxels that `affine` takes to millimetres (RAS+)
     legend: label -> "prompt: what was found"
     grey_range: the intensities that the networks saw as black and white; 0 and 255 when left out
+    padding: those that they saw as black wherever they lie
     is_oriented: whether `affine` comes from the file; without it no sides are written
     """
     shape = label_map.shape
@@ -72,7 +74,10 @@ def draw_preview(
     stored_axis = int(np.flatnonzero(to_stored[:3, plane.axis])[0])
     tiles = []
     for position in choose_slices(np.moveaxis(label_map, plane.axis, 0)):
-        tile = draw_slice(cut(volume, plane, position), cut(label_map, plane, position), low, high, size)
+        grey = cut(volume, plane, position).astype(np.float64)
+        for value in padding:  # the server's arithmetic has fewer digits
+            grey[np.isclose(grey, value, rtol=1e-6)] = low
+        tile = draw_slice(grey, cut(label_map, plane, position), low, high, size)
         index = to_stored[stored_axis, plane.axis] * position + to_stored[stored_axis, 3]
         caption = f"{'ijk'[stored_axis]} = {index:.0f}"
         tiles.append(frame(tile, plane.sides, f"{plane.name}  {caption}") if is_oriented else frame(tile, "", caption))

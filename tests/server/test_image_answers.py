@@ -211,7 +211,7 @@ def test_the_report_describes_what_the_maps_show(answer, picture, tiny_2d_networ
         assert (entry["p_value"], entry["truncated"]) == (None, False)
     image = {"format": "PNG", "mode": "RGB", "height": 90, "width": 120, "side": 120, "top": 15, "left": 0}
     assert image.items() <= found["image"].items()
-    assert found["image"]["intensity"] == {"used": "none", "bounds": None}
+    assert found["image"]["intensity"] == {"used": "none", "bounds": None, "padding": []}
     networks = tiny_2d_networks / "medimageparse" / "1" / "networks.json"
     assert found["networks"] == json.loads(networks.read_text()) | {"runtime": "cpu"}
     steps = {"decode_image", "tokenize_prompts", "text_encoder", "segment_image", "encode_probabilities"}

@@ -89,11 +89,11 @@ def test_grey_range():
     assert (middle[[188, 250]] == 255).all()
 
 
-def middle_of(values, grey_range=None):
+def middle_of(values, grey_range=None, padding=()):
     """The grey values of a preview along its middle, one for each of `values`."""
     volume = np.broadcast_to(np.array(values)[:, None, None], (len(values), len(values), 1))
     labels = np.zeros(volume.shape, np.uint8)
-    picture = draw_preview(volume, labels, np.diag([-1.0, -1, 1, 1]), {}, grey_range=grey_range)
+    picture = draw_preview(volume, labels, np.diag([-1.0, -1, 1, 1]), {}, grey_range=grey_range, padding=padding)
     row = np.asarray(picture)[MARGIN + TILE // 2 + 20, MARGIN : MARGIN + TILE, 0]
     return row[(np.arange(len(values)) * TILE + TILE // 2) // len(values)].tolist()
 
@@ -108,6 +108,11 @@ def test_values_that_the_networks_saw_as_they_are_are_shown_as_they_are(dtype):
 def test_values_outside_are_clipped():
     assert middle_of(np.float32([-50, 0.5, 254.9, 1000])) == [0, 0, 254, 255]
     assert middle_of(np.int16([-1000, -160, 40, 2000]), (-160, 240)) == [0, 0, 127, 255]
+
+
+def test_padding_is_black_as_it_was_for_the_networks():
+    assert middle_of(np.uint16([65535, 100, 300, 0]), (100, 300), [65535.0, 0.0]) == [0, 0, 255, 0]
+    assert middle_of(np.float64([0.1 * 3, 0.1, 0.2, 0.25]), (0.1, 0.2), [float(np.float32(0.3))]) == [0, 0, 255, 255]
 
 
 def test_values_that_are_no_numbers_are_shown_too():

@@ -98,7 +98,7 @@ def test_a_square_stays_as_it_is():
         "side": 80,
         "top": 0,
         "left": 0,
-        "intensity": {"used": "none", "bounds": None},
+        "intensity": {"used": "none", "bounds": None, "padding": []},
         "output": "probabilities",
         "warnings": [],
     }
@@ -195,7 +195,7 @@ def test_16_bit_grey_is_scaled_from_percentiles_of_what_is_over_zero():
     clipped = np.clip(np.float64(stored), low, high)
     expected = (clipped - clipped.min()) / (clipped.max() - clipped.min()) * 255
     assert np.array_equal(found, grey(expected.astype(np.uint8)))
-    assert geometry["intensity"] == {"used": "percentile", "bounds": [low, high]}
+    assert geometry["intensity"] == {"used": "percentile", "bounds": [low, high], "padding": []}
     assert (found.min(), found.max()) == (0, 255)
 
 
@@ -225,7 +225,7 @@ def test_of_16_bit_colours_the_high_byte_is_taken_and_said(colour, channels):
     found, geometry = decode(png(6, 5, 16, colour, [row.astype(">u2").tobytes() for row in stored]))
     high = (stored >> 8).astype(np.uint8)
     assert np.array_equal(found, high[:, :, :3] if channels > 2 else grey(high[:, :, 0]))
-    assert geometry["intensity"] == {"used": "high byte", "bounds": None}
+    assert geometry["intensity"] == {"used": "high byte", "bounds": None, "padding": []}
 
 
 @pytest.mark.parametrize(
@@ -668,6 +668,20 @@ def with_palette(labels):
     return picture
 
 
+@pytest.mark.parametrize(
+    ("value", "place", "content"),
+    [(65535, EDGE, scan(0, 3000)), (63536, EDGE, hounsfield(0) + 1024), (1, EDGE, 30000 + scan(0, 2000)),
+     (65535, MARKER, scan(0, 3000)), (9000, MARKER, scan(0, 3000))],
+    ids=["65535", "63536", "far below", "marker", "less far"],
+)  # fmt: skip
+def test_padding_of_16_bits_is_black_and_left_out_of_percentiles(value, place, content):
+    padded = np.where(place, value, as_uint16(content))
+    found, geometry = decode(save(padded.astype(np.uint16)))
+    without, expected = decode(save(np.where(place, 0, as_uint16(content)).astype(np.uint16)))
+    assert geometry["intensity"] == expected["intensity"] | {"padding": [value]}
+    assert np.array_equal(found, without)
+
+
 def colour_of_16_bits(values):
     return png(110, 90, 16, 2, [row.repeat(3).tobytes() for row in as_uint16(values).astype(">u2")])
 
@@ -769,7 +783,8 @@ SHOWN = {
 def test_the_clients_preview_shows_what_the_networks_see(name):
     file = SHOWN[name] if isinstance(SHOWN[name], bytes) else save(SHOWN[name])
     seen, geometry = decode(file)
-    shown = np.asarray(decode_picture(file, geometry["exif_orientation"], geometry["intensity"]["bounds"]))
+    bounds, padding = geometry["intensity"]["bounds"], geometry["intensity"]["padding"]
+    shown = np.asarray(decode_picture(file, geometry["exif_orientation"], bounds, padding))
     assert np.array_equal(shown, seen)
 
 

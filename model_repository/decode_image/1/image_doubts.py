@@ -5,7 +5,7 @@
 | one colour | all pixels have it |
 | few colours | at most FEW_COLOURS: a mask, a label map, a drawing |
 | hardly any contrast | nearly all values lie within less than NARROW, in each channel: nearly black, 16 bits cut to 8 |
-| a value far from all others | 16-bit grey: as many pixels have it as percentiles leave out: padding, lead markers |
+| padding | 16-bit grey: a lowest or highest value far from all others that percentiles would not leave out |
 | signed as unsigned | 16-bit grey: values near 0, values near 65535, and nothing between |
 | Hounsfield units | 16-bit grey: the values spread as CT does, from air to soft tissue, about a usual offset |
 | a JPEG without an end | its last block is what libjpeg makes of no data |
@@ -32,11 +32,11 @@ STRIP = 2**20  # pixels that are counted at once
 Counts = NDArray[np.int64]
 
 
-def find_doubts(picture: Image.Image, rgb: Image.Image) -> list[str]:
+def find_doubts(picture: Image.Image, rgb: Image.Image, padding: list[int]) -> list[str]:
     """Sentences on a decoded picture and the RGB that the networks see of it; usually none."""
     doubts = list(doubts_of_colours(picture))
     if picture.mode == "I;16":
-        doubts.extend(doubts_of_16_bits(count_values(np.asarray(picture))))
+        doubts.extend(doubts_of_16_bits(count_values(np.asarray(picture)), padding))
     return doubts or list(doubts_of_contrast(rgb))
 
 
@@ -100,15 +100,14 @@ def count_values(stored: NDArray[np.uint16]) -> Counts:
     return counts
 
 
-def doubts_of_16_bits(counts: Counts) -> Iterator[str]:
+def doubts_of_16_bits(counts: Counts, padding: list[int]) -> Iterator[str]:
     """At most one: the first that applies."""
     if np.count_nonzero(counts) <= FEW_COLOURS:
         return
-    if (found := far_value(counts)) is not None:
-        value, share = found
+    if padding:
         yield (
-            f"{share:.1%} of the pixels have the value {value}, far from all others, which are left with little "
-            "contrast; if it is padding or a marker, set it to 0"
+            f"{counts[padding].sum() / counts.sum():.1%} of the pixels have the value {padding[0]}, far from all "
+            "others; it is taken for padding or a marker, and black. If it shows something, set it nearer to the others"
         )
     elif are_signed(counts):
         yield (
@@ -122,20 +121,21 @@ def doubts_of_16_bits(counts: Counts) -> Iterator[str]:
         )
 
 
-def far_value(counts: Counts) -> tuple[int, float] | None:
-    """The lowest or highest value over 0 that keeps the percentiles away from all others, and its share."""
+def find_padding(counts: Counts) -> list[int]:
+    """The lowest or highest value over 0, if it alone would take half of the grey values or more."""
     positive = counts.copy()
     positive[0] = 0
-    n_positive = max(1, positive.sum())
+    if np.count_nonzero(positive) <= FEW_COLOURS:
+        return []
     for edge in (-1, 0):
         value = int(np.flatnonzero(positive)[edge])
         others = positive.copy()
         others[value] = 0
         low, high = central_range(others)
         distance = max(low - value, value - high)
-        if positive[value] >= TAILS * n_positive and distance >= max(FEW_COLOURS, high - low):
-            return value, float(positive[value] / counts.sum())
-    return None
+        if positive[value] >= TAILS * positive.sum() and distance >= max(FEW_COLOURS, high - low):
+            return [value]
+    return []
 
 
 def are_signed(counts: Counts) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from image_doubts import find_doubts
+from image_doubts import count_values, find_doubts, find_padding
 from image_faults import (
     NO_PALETTE,
     PNG_MARK,
@@ -65,7 +65,7 @@ def decode_image(
         raise ValueError(f"image is a JPEG of more than {limits.max_scans} scans; send it as a plain JPEG, or as PNG")
     picture = read_picture(file, limits)
     rgb, intensity = to_rgb(picture, bits_of(file))
-    doubts = find_doubts(picture, rgb)
+    doubts = find_doubts(picture, rgb, intensity["padding"])
     orientation = exif_orientation(picture)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
@@ -182,16 +182,19 @@ def to_rgb(picture: Image.Image, bits: int) -> tuple[Image.Image, dict[str, Any]
         stored = np.array(picture)
         if "transparency" in picture.info:
             stored[stored == picture.info["transparency"]] = 0
-        bounds = find_bounds(stored)
-        grey = to_grey(np.arange(2**16), *bounds)[stored]
-        return Image.fromarray(grey).convert("RGB"), {"used": "percentile", "bounds": list(bounds)}
+        padding = find_padding(count_values(stored))
+        bounds = find_bounds(stored[~np.isin(stored, padding)] if padding else stored)
+        grey_of = to_grey(np.arange(2**16), *bounds)
+        grey_of[padding] = 0
+        done = {"used": "percentile", "bounds": list(bounds), "padding": padding}
+        return Image.fromarray(grey_of[stored]).convert("RGB"), done
     if picture.has_transparency_data:
         see_through = picture.info.get("transparency")
         if isinstance(see_through, int | tuple) and picture.mode in ("L", "RGB"):
             picture.info["transparency"] = to_8_bits(see_through, bits)
         rgba = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return picture.convert("RGB"), {"used": "high byte" if bits == 16 else "none", "bounds": None}
+    return picture.convert("RGB"), {"used": "high byte" if bits == 16 else "none", "bounds": None, "padding": []}
 
 
 def to_8_bits(see_through: int | tuple[int, ...], bits: int) -> int | tuple[int, ...]:
