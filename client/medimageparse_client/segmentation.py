@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medimageparse_client.preview import draw_preview
-from medimageparse_client.volume import decode_nifti
+from medimageparse_client.volume import decode_voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,8 @@ class Segmentation:
 
     prompts: as asked, in order; label k is the k-th prompt
     label_map: integers [x,y,z] in the voxels of the volume that was sent, 0 is background
-    affine: float64 [4,4], voxels to millimetres (RAS+), that of the volume
+    affine: float64 [4,4], voxels to millimetres (RAS+), as the server read it from the volume; where the file does not
+        say how the patient lies (`report["image"]["sides_known"]`), nobody knows whether x really is left to right
     labels: prompt -> label; of a repeated prompt the first, which holds the voxels
     scores: float32 [P,D], how sure the network is that prompt P is on slice D, 0..1
     report: the server's: per prompt volume and bounding box, intensity handling, hashes, times
@@ -62,12 +63,12 @@ class Segmentation:
         image = self.report["image"]
         legend = {label: describe_size(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
         picture = draw_preview(
-            np.asanyarray(decode_nifti(self.volume).dataobj),
+            decode_voxels(self.volume),
             self.label_map,
             self.affine,
             legend,
             grey_range=image["intensity"]["bounds"],
-            is_oriented=image["stored_orientation"] is not None,
+            is_oriented=image["sides_known"],
         )
         picture.save(path)
 
@@ -76,8 +77,7 @@ def describe_size(prompt: str, described: dict[str, Any]) -> str:
     """A line of the legend."""
     if not described["present"]:
         return f"{prompt}: not found"
-    volume_ml = described["volume_ml"]
-    return f"{prompt}: {described['voxels']} voxels" if volume_ml is None else f"{prompt}: {volume_ml:.1f} ml"
+    return f"{prompt}: {described['volume_ml']:.1f} ml"
 
 
 def decode_answer(
@@ -85,17 +85,17 @@ def decode_answer(
 ) -> Segmentation:
     """The outputs of the model, all of one request, put together."""
     nifti = base64.b64decode(json.loads(nifti_file)["data"])
-    image = decode_nifti(nifti)
+    told = json.loads(report)
     labels: dict[str, int] = {}
     for label, prompt in enumerate(prompts, start=1):
         labels.setdefault(prompt, label)
     return Segmentation(
         prompts=prompts,
-        label_map=np.asarray(image.dataobj).reshape(image.shape[:3]),
-        affine=np.asarray(image.affine, np.float64),
+        label_map=decode_voxels(nifti),
+        affine=np.array(told["image"]["affine"], np.float64),
         labels=labels,
         scores=scores,
-        report=json.loads(report),
+        report=told,
         nifti=nifti,
         volume=volume,
     )

@@ -93,7 +93,7 @@ def header_of(shape, dtype=np.float32):
 
 # each unpacks to more than the server may take; the sentence says which limit, or that the voxels are not there
 BOMBS = {
-    "10 KB, states 63 MiB": (zeros_in_gzip(header_of((256, 256, 252)), 0) + bytes(10_000), "truncated or damaged"),
+    "10 KB, states 63 MiB": (zeros_in_gzip(header_of((256, 256, 252)), 0) + bytes(10_000), "is truncated"),
     "4 GiB of zeros, states 4 GiB": (zeros_in_gzip(header_of((1024, 1024, 1024)), 2**32), "larger than this server"),
     "4 GiB of zeros, states 65 MiB": (zeros_in_gzip(header_of((256, 256, 260)), 2**32), "bytes of voxels"),
     "4 GiB of zeros, voxels begin late": (
@@ -102,7 +102,7 @@ BOMBS = {
     ),
     "48 MiB of zeros, states 63 MiB": (
         zeros_in_gzip(header_of((256, 256, 252)), 48 * MIB) + bytes(20_000),
-        "truncated or damaged",
+        "is truncated",
     ),
 }
 

@@ -1,10 +1,13 @@
 """The same patient gets the same anatomy however the file is stored, and an answer in the file's own geometry."""
 
+import gzip
+import json
 from itertools import permutations, product
 
 import nibabel as nib
 import numpy as np
 import pytest
+from medimageparse_client.segmentation import decode_answer
 from nifti_answers import assert_same_geometry, brought_to, label_image
 
 AXES = [
@@ -95,3 +98,65 @@ def test_codes_and_units_of_the_header_come_back(infer, request_of, volume, sfor
     sent = stored.to_bytes()
     labels = label_image(infer(request_of(sent, ["liver"]))["nifti_file"])
     assert_same_geometry(labels, nib.Nifti1Image.from_bytes(sent))
+
+
+def report_of(found):
+    return json.loads(found["report"].item())
+
+
+def with_header(image, **fields):
+    """The file of `image` with header fields as no library would write them."""
+    content = image.to_bytes()
+    header = nib.Nifti1Header(content[:348], check=False)
+    for name, value in fields.items():
+        header[name] = value
+    return header.binaryblock + content[348:]
+
+
+NO_ROWS = {"srow_x": 0, "srow_y": 0, "srow_z": 0}
+NO_SIDES = {"codes of 0": {"sform_code": 0, "qform_code": 0}, "nothing usable": {**NO_ROWS, "quatern_b": np.nan}}
+
+
+@pytest.mark.parametrize("axes", AXES[::7])
+@pytest.mark.parametrize("sform", [NO_ROWS, {"srow_x": np.nan}, {"sform_code": 0}], ids=["singular", "NaN", "none"])
+def test_the_qform_is_enough(infer, request_of, volume, answer, axes, sform):
+    stored = stored_as(volume, axes)
+    found = infer(request_of(with_header(stored, **sform)))
+    labels = label_image(found["nifti_file"])
+    assert np.allclose(labels.affine, stored.affine, atol=1e-4)
+    assert np.array_equal(brought_to(volume, labels), answer["label_map"])
+    image = report_of(found)["image"]
+    assert (image["affine_source"], image["sides_known"], image["stored_orientation"]) == ("qform", True, axes)
+    assert np.array_equal(image["affine"], labels.affine)
+    assert len(report_of(found)["warnings"]) == ("sform_code" not in sform)
+
+
+@pytest.mark.parametrize("fields", NO_SIDES.values(), ids=NO_SIDES)
+def test_sides_that_the_file_does_not_say_are_named_as_such(infer, request_of, volume, fields, tmp_path):
+    sent = gzip.compress(with_header(stored_as(volume, "RSA"), **fields)) + b"more"
+    found = infer(request_of(sent))
+    report = report_of(found)
+    assert not report["image"]["sides_known"]
+    assert "left and right are not known" in report["warnings"][0]
+    assert "orientation=stored" in report["warnings"][0]
+    assert np.array_equal(found["label_map"], infer(request_of(sent, orientation="stored"))["label_map"])
+    assert all(prompt["volume_ml"] is not None for prompt in report["prompts"])
+    prompts = tuple(prompt["text"] for prompt in report["prompts"])
+    told = [found[name].item() for name in ("nifti_file", "report")]
+    result = decode_answer(prompts, sent, told[0], found["scores"], told[1])
+    assert np.array_equal(result.label_map, found["label_map"])
+    assert np.array_equal(result.affine, report["image"]["affine"])
+    result.preview(tmp_path / "preview.png")
+
+
+def test_two_forms_of_other_sides_are_named(infer, request_of, volume, answer):
+    other = np.diag([-1.0, 1, 1, 1]) @ volume.affine
+    stored = nib.Nifti1Image(np.asarray(volume.dataobj), volume.affine, volume.header)
+    stored.set_qform(other, "scanner")
+    found = infer(request_of(stored))
+    assert_same_geometry(label_image(found["nifti_file"]), stored)
+    assert np.array_equal(found["label_map"], answer["label_map"])
+    (warning,) = report_of(found)["warnings"]
+    assert "LAS" in warning
+    assert "RAS" in warning
+    assert report_of(answer)["warnings"] == []

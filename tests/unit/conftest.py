@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from medimageparse_client.volume import decode_nifti
 from PIL import Image, ImageOps
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
@@ -27,7 +26,9 @@ class FakeTriton:
     is_loaded = True
     models = ("medimageparse_3d", "medimageparse")
     recognized = ("left lung", "right lung")
-    voxel_ml = 0.002  # None for a file without orientation
+    voxel_ml = 0.002
+    sides_known = True
+    warnings = ()
 
     def __init__(self, url, **options):
         self.url, self.options, self.is_open = url, options, True
@@ -65,7 +66,7 @@ class FakeTriton:
         return self.answer_volume(image, prompts) if model == "medimageparse_3d" else self.answer_image(image, prompts)
 
     def answer_volume(self, image, prompts):
-        volume = decode_nifti(image)
+        volume = nib.Nifti1Image.from_bytes(gzip.decompress(image) if image[:2] == b"\x1f\x8b" else image)
         labels = np.asanyarray(volume.dataobj).astype(np.uint8)
         labels[labels > len(prompts)] = 0
         nifti = gzip.compress(nib.Nifti1Image(labels, volume.affine).to_bytes())
@@ -73,10 +74,10 @@ class FakeTriton:
             self.missing_output,
             nifti_file=np.array([json.dumps({"data": base64.b64encode(nifti).decode()}).encode()], np.object_),
             scores=np.full((len(prompts), volume.shape[2]), 0.75, np.float32),
-            report=np.array([json.dumps(self.report(prompts, labels)).encode()], np.object_),
+            report=np.array([json.dumps(self.report(prompts, labels, volume.affine)).encode()], np.object_),
         )
 
-    def report(self, prompts, labels):
+    def report(self, prompts, labels, affine):
         counts = np.bincount(labels.ravel(), minlength=len(prompts) + 1).tolist()
         return {
             "prompts": [
@@ -90,8 +91,13 @@ class FakeTriton:
                 }
                 for label, prompt in enumerate(prompts, start=1)
             ],
+            "warnings": list(self.warnings),
             "image": {
-                "stored_orientation": "LAS" if self.voxel_ml else None,
+                "stored_orientation": "LAS" if self.sides_known else None,
+                "affine": affine.tolist(),
+                "sides_known": self.sides_known,
+                "orientation": "LAS",
+                "slice_axis_stored": 2,
                 "intensity": {"used": "none", "bounds": None},
             },
         }
@@ -106,6 +112,7 @@ class FakeTriton:
         features = {"data": base64.b64encode(maps.tobytes()).decode(), "shape": maps.shape, "dtype": "uint8"}
         report = {
             "prompts": [self.describe(text, probability) for text, probability in zip(texts, maps, strict=True)],
+            "warnings": list(self.warnings),
             "rejected": [] if prompts else [{"text": "heart", "p_value": 0.01, "reason": "p-value too low"}],
             "image": {"exif_orientation": picture.getexif().get(274, 1), "intensity": {"used": "none", "bounds": None}},
         }

@@ -167,9 +167,9 @@ def test_save(triton, volume_file, volume, affine, tmp_path):
         result.save(tmp_path / "masks.npy")
 
 
-@pytest.mark.parametrize("voxel_ml", [0.002, None])
-def test_preview(voxel_ml, triton, volume_file, tmp_path):
-    triton.voxel_ml = voxel_ml
+@pytest.mark.parametrize("sides_known", [True, False])
+def test_preview(sides_known, triton, volume_file, tmp_path):
+    triton.sides_known = sides_known
     with Client() as client:
         result = client.segment(volume_file, ["liver", "spleen", "a prompt that finds nothing"])
     result.preview(tmp_path / "masks.png")
@@ -195,5 +195,4 @@ def test_preview_shows_the_intensities_that_the_network_saw(triton, volume_file,
 def test_legend():
     found = {"present": True, "voxels": 3, "volume_ml": 1.25}
     assert describe_size("liver", found) == "liver: 1.2 ml"
-    assert describe_size("liver", found | {"volume_ml": None}) == "liver: 3 voxels"
     assert describe_size("liver", found | {"present": False}) == "liver: not found"
