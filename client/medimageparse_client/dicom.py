@@ -139,7 +139,8 @@ def rescale(stored: npt.NDArray[Any], header: pydicom.Dataset, is_ct: bool) -> n
     if slope == 0:
         raise InvalidImage("the DICOM file's RescaleSlope is 0, so it is all one grey; correct the tag, or send a PNG")
     check_unit(value_of(tags, "RescaleType"), is_ct)
-    return stored.astype(np.float64) * (1 if slope is None else slope) + (0 if intercept is None else intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite then is refused
+        return stored.astype(np.float64) * (1 if slope is None else slope) + (0 if intercept is None else intercept)
 
 
 def find_rescale_tags(header: pydicom.Dataset) -> pydicom.Dataset:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from dicom_files import dicom_file
 from medimageparse_client import Client, InvalidImage
 from medimageparse_client.dicom import (
     SIDE,
@@ -22,48 +23,9 @@ from medimageparse_client.dicom import (
 from medimageparse_client.dicom_file import TAGS
 from medimageparse_client.image import encode_image
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGLSLossless, RLELossless, generate_uid
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 SMALL = Path(__file__).resolve().parents[1] / "data" / "v1_intensity_small.npz"
-
-
-def dicom_file(pixels, transfer_syntax=None, **tags):
-    """The bytes of a DICOM file with one grey 16-bit CT slice; a tag that is None is left out."""
-    header = Dataset()
-    header.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
-    header.SOPInstanceUID = generate_uid()
-    header.PatientName, header.PatientID = "Doe^Jane", "4711-secret"
-    rows, columns = pixels.shape[-2:]
-    stored = {
-        "Modality": "CT",
-        "Rows": rows,
-        "Columns": columns,
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 8 * pixels.dtype.itemsize,
-        "BitsStored": 8 * pixels.dtype.itemsize,
-        "HighBit": 8 * pixels.dtype.itemsize - 1,
-        "PixelRepresentation": int(pixels.dtype.kind == "i"),
-        "RescaleSlope": 1,
-        "RescaleIntercept": 0,
-    } | tags
-    for name, value in stored.items():
-        if value is not None:
-            setattr(header, name, value)
-    header.PixelData = pixels.tobytes()
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    if transfer_syntax == RLELossless:
-        header.compress(RLELossless)
-    elif transfer_syntax:
-        header.PixelData = pydicom.encaps.encapsulate([header.PixelData])
-        header["PixelData"].is_undefined_length = True
-        header.file_meta.TransferSyntaxUID = transfer_syntax
-    file = io.BytesIO()
-    header.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -222,15 +184,6 @@ def test_monochrome1_is_turned_round_but_hounsfield_units_are_not(ct):
     turned = read_slice(dicom_file(ct, PhotometricInterpretation="MONOCHROME1"), "abdomen")
     assert not turned.is_inverted
     np.testing.assert_array_equal(turned.grey, read_slice(dicom_file(ct), "abdomen").grey)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_compressed_files(ct):
-    stored = (ct.astype(np.int32) + 1024).astype(np.uint16)
-    plain, packed = (dicom_file(stored, syntax, RescaleIntercept=-1024) for syntax in (None, RLELossless))
-    np.testing.assert_array_equal(read_slice(packed, "lung").grey, read_slice(plain, "lung").grey)
-    with pytest.raises(InvalidImage, match="cannot be decoded as JPEG-LS Lossless"):
-        read_slice(dicom_file(stored, JPEGLSLossless), "lung")
 
 
 @pytest.mark.parametrize(
