@@ -2,11 +2,13 @@
 
 from medimageparse_client.client import Client, Health
 from medimageparse_client.errors import (
+    AccessDenied,
     InvalidImage,
     InvalidRequest,
     InvalidVolume,
     MedImageParseError,
     RequestTimeout,
+    ServerBusy,
     ServerError,
     ServerUnavailable,
 )
@@ -14,6 +16,7 @@ from medimageparse_client.image_segmentation import ImageSegmentation
 from medimageparse_client.segmentation import Segmentation
 
 __all__ = [
+    "AccessDenied",
     "Client",
     "Health",
     "ImageSegmentation",
@@ -23,6 +26,7 @@ __all__ = [
     "MedImageParseError",
     "RequestTimeout",
     "Segmentation",
+    "ServerBusy",
     "ServerError",
     "ServerUnavailable",
 ]

@@ -18,12 +18,14 @@ def tls_options(
         raise ValueError("certificate and certificate_key go together")
     try:
         context = gevent.ssl.create_default_context(cafile=ca)
+    except ssl.SSLError:
+        raise ValueError(f"{ca} is not a PEM file with a certificate") from None
+    try:
         if certificate:
             context.load_cert_chain(certificate, certificate_key, password="")  # or it would ask on the terminal
     except ssl.SSLError:
         raise ValueError(
-            "the files for TLS are not PEM, or certificate and certificate_key do not belong together; "
-            "the key has no passphrase"
+            f"{certificate} and {certificate_key} are not PEM files of a certificate and its own key without a passphrase"
         ) from None
     if protocol == "http":
         return {"ssl": True, "ssl_context_factory": lambda cafile: context}  # what is offered here are other CAs

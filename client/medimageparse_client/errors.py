@@ -1,7 +1,9 @@
 """The errors a caller can meet, and the one place where the transport's errors become ours.
 
 MedImageParseError
- ├─ ServerUnavailable      not reachable, overloaded, or the model is not loaded
+ ├─ ServerUnavailable      not reachable, or the model is not loaded
+ │   ├─ ServerBusy         its queue is full; later there may be room
+ │   └─ AccessDenied       no key, or one that is not known there; the same request is always refused
  ├─ RequestTimeout         no answer within timeout_s
  ├─ InvalidRequest         refused, here or by the server; the message says what to send instead
  │   ├─ InvalidVolume      the volume cannot be read or sent; found out before anything was sent
@@ -23,6 +25,14 @@ class MedImageParseError(Exception):
 
 class ServerUnavailable(MedImageParseError):
     """The server cannot be reached, is overloaded, or has not loaded the model."""
+
+
+class ServerBusy(ServerUnavailable):
+    """The server's queue is full."""
+
+
+class AccessDenied(ServerUnavailable):
+    """The server, or a proxy before it, does not know the caller."""
 
 
 class RequestTimeout(MedImageParseError):
@@ -54,10 +64,10 @@ ERROR_OF_STATUS: dict[str | None, type[MedImageParseError]] = {
     "StatusCode.NOT_FOUND": ServerUnavailable,
     "404": ServerUnavailable,
     # a proxy's: no key or a wrong one, too large a body, no server behind it
-    "StatusCode.UNAUTHENTICATED": ServerUnavailable,
-    "401": ServerUnavailable,
-    "StatusCode.PERMISSION_DENIED": ServerUnavailable,
-    "403": ServerUnavailable,
+    "StatusCode.UNAUTHENTICATED": AccessDenied,
+    "401": AccessDenied,
+    "StatusCode.PERMISSION_DENIED": AccessDenied,
+    "403": AccessDenied,
     "413": InvalidRequest,
     "502": ServerUnavailable,
     "StatusCode.DEADLINE_EXCEEDED": RequestTimeout,
@@ -78,7 +88,9 @@ TLS_WORDS = (
 )
 NOT_TRITONS = "an exception occurred in the client while decoding the response"
 ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )*(\[request id: [^]]*\] )?")
-QUEUE_FULL, WAITED_TOO_LONG = "Exceeds maximum queue size", "Request timeout expired"  # Triton's words
+# Triton's words
+QUEUE_FULL, WAITED_TOO_LONG = "Exceeds maximum queue size", "Request timeout expired"
+STEP_DIED = re.compile("Stub process .* is not healthy")
 
 
 @contextmanager
@@ -107,16 +119,18 @@ def server_error(error: InferenceServerException, url: str, timeout_s: float) ->
         limit = f"{timeout_s:g} s, or for longer than the server lets requests wait"
         return RequestTimeout(f"the request waited in the queue of {url} for {limit}; try again later")
     if words == QUEUE_FULL:
-        words = "it is busy and its queue is full; try again later"
+        kind, words = ServerBusy, "it is busy and its queue is full; try again later"
+    if STEP_DIED.match(words):
+        kind, words = ServerUnavailable, "one of its processes has died"
     if words.startswith(NOT_TRITONS):
         words = f"a proxy, or something else than Triton, answered with HTTP {error.status()}"
-    return unavailable_error(url, words) if kind is ServerUnavailable else kind(words)
+    return unavailable_error(url, words, kind) if issubclass(kind, ServerUnavailable) else kind(words)
 
 
 def timeout_error(url: str, timeout_s: float) -> RequestTimeout:
     return RequestTimeout(f"no answer from {url} within {timeout_s:g} s; a longer time-out may help")
 
 
-def unavailable_error(url: str, words: str) -> ServerUnavailable:
+def unavailable_error(url: str, words: str, kind: type[ServerUnavailable] = ServerUnavailable) -> ServerUnavailable:
     words = next((advice for pattern, advice in TLS_WORDS if pattern.search(words)), words)
-    return ServerUnavailable(f"the server at {url} is not available: {words}")
+    return kind(f"the server at {url} is not available: {words}")

@@ -5,6 +5,7 @@ import json
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medimageparse_client.errors import ServerError
+from medimageparse_client.files import ending_of, picture_bytes, write_file
 from medimageparse_client.image import EncodedImage, decode_picture, encode_picture
 from medimageparse_client.preview import colour, draw_image_preview
 
@@ -29,7 +31,8 @@ class ImageSegmentation:
     prompts: as asked, in order, or as recognized; may be none after a recognition
     probabilities: uint8 [P,H,W] in the pixels of the image that was sent, 127.5 is 0.5
     categories: one of 16 for each prompt, for example "lung" or "tumor"
-    report: the server's: per prompt area, bounding box, category, p-value; hashes, times.
+    report: the server's: per prompt area, bounding box, category, p-value; hashes, times; `warnings`, sentences on what
+        makes the picture doubtful, usually none.
         For a DICOM slice area and box are those in the slice's pixels, and `dicom` says how it was windowed
     image: the bytes of a PNG or JPEG in whose pixels the masks lie, for the preview
     """
@@ -68,27 +71,36 @@ class ImageSegmentation:
         described: dict[str, Any] = self.report["prompts"][self.labels[prompt] - 1]
         return described
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the label map as an 8-bit palette .png, or probabilities, prompts and categories as .npz."""
-        path = Path(path)
-        if path.name.endswith(".npz"):
+    def to_bytes(self, ending: str = ".png") -> bytes:
+        """The label map as the bytes of an 8-bit palette .png, or probabilities, prompts and categories of an .npz."""
+        if ending == ".npz":
+            file = BytesIO()
             texts = {"prompts": np.array(self.prompts, np.str_), "categories": np.array(self.categories, np.str_)}
-            np.savez_compressed(path, probabilities=self.probabilities, **texts)
-        elif not path.name.endswith(".png"):
+            np.savez_compressed(file, probabilities=self.probabilities, **texts)
+            return file.getvalue()
+        if ending != ".png":
             raise ValueError("masks are saved as .png or .npz")
-        elif len(self.prompts) > MAX_LABEL:
+        if len(self.prompts) > MAX_LABEL:
             raise ValueError(f"a .png holds {MAX_LABEL} labels at most; save as .npz")
-        else:
-            picture = Image.fromarray(self.label_map)
-            picture.putpalette([0, 0, 0, *(level for label in range(1, MAX_LABEL + 1) for level in colour(label))])
-            picture.save(path)
+        picture = Image.fromarray(self.label_map)
+        picture.putpalette([0, 0, 0, *(level for label in range(1, MAX_LABEL + 1) for level in colour(label))])
+        return picture_bytes(picture, ending)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes what `to_bytes` gives, as the name ends; whole or not at all."""
+        write_file(path, self.to_bytes(ending_of(path, (".png", ".npz"))))
+
+    def draw(self) -> Image.Image:
+        """The image with the labels in colour and a legend."""
+        legend = {label: describe_area(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
+        image, intensity = self.report["image"], self.report["image"]["intensity"]
+        padding = intensity.get("padding", ())
+        picture = decode_picture(self.image, image["exif_orientation"], intensity["bounds"], padding)
+        return draw_image_preview(picture, self.label_map, legend)
 
     def preview(self, path: str | os.PathLike[str]) -> None:
-        """Draws the image with the labels in colour and a legend (.png)."""
-        legend = {label: describe_area(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
-        image = self.report["image"]
-        picture = decode_picture(self.image, image["exif_orientation"], image["intensity"]["bounds"])
-        draw_image_preview(picture, self.label_map, legend).save(path)
+        """Writes what `draw` gives (.png); whole or not at all."""
+        write_file(path, picture_bytes(self.draw(), Path(path).suffix))
 
 
 def find_mask(probability: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -132,10 +144,11 @@ def bring_to_slice(result: ImageSegmentation, dicom_slice: "DicomSlice", are_apa
         entry | measure(find_mask(probability))
         for entry, probability in zip(result.report["prompts"], maps, strict=True)
     ]
+    warnings = [*dicom_slice.warnings, *result.report.get("warnings", [])]
     return replace(
         result,
         probabilities=maps,
-        report=result.report | {"prompts": described, "dicom": dicom_slice.describe()},
+        report=result.report | {"prompts": described, "dicom": dicom_slice.describe(), "warnings": warnings},
         image=encode_picture(Image.fromarray(dicom_slice.grey.astype(np.uint8))),
     )
 

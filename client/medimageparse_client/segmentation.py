@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
+from medimageparse_client.files import ending_of, picture_bytes, write_file
 from medimageparse_client.preview import draw_preview
-from medimageparse_client.volume import decode_voxels
+from medimageparse_client.volume import SUFFIXES, decode_voxels
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,29 +50,33 @@ class Segmentation:
         described: dict[str, Any] = self.report["prompts"][self.labels[prompt] - 1]
         return described
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the label map as .nii.gz (the server's bytes) or .nii."""
-        path = Path(path)
-        if path.name.endswith(".nii.gz"):
-            path.write_bytes(self.nifti)
-        elif path.name.endswith(".nii"):
-            path.write_bytes(gzip.decompress(self.nifti))
-        else:
+    def to_bytes(self, ending: str = ".nii.gz") -> bytes:
+        """The label map as the bytes of a .nii.gz file (as the server made it) or of a .nii."""
+        if ending not in SUFFIXES:
             raise ValueError("a label map is saved as .nii.gz or .nii")
+        return self.nifti if ending == ".nii.gz" else gzip.decompress(self.nifti)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the label map as .nii.gz or .nii; whole or not at all."""
+        write_file(path, self.to_bytes(ending_of(path, SUFFIXES)))
 
     def preview(self, path: str | os.PathLike[str]) -> None:
-        """Draws a few slices with the labels in colour and a legend, in radiological display (.png)."""
+        """Writes what `draw` gives (.png); whole or not at all."""
+        write_file(path, picture_bytes(self.draw(), Path(path).suffix))
+
+    def draw(self) -> Image.Image:
+        """A few slices with the labels in colour and a legend, in radiological display."""
         image = self.report["image"]
         legend = {label: describe_size(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
-        picture = draw_preview(
+        return draw_preview(
             decode_voxels(self.volume),
             self.label_map,
             self.affine,
             legend,
             grey_range=image["intensity"]["bounds"],
+            padding=image["intensity"].get("padding", ()),
             is_oriented=image["sides_known"],
         )
-        picture.save(path)
 
 
 def describe_size(prompt: str, described: dict[str, Any]) -> str:

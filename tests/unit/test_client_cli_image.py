@@ -43,7 +43,7 @@ def test_the_command_of_the_readme(triton, image_file, monkeypatch, capsys):
         assert [described["text"] for described in json.load(report)["prompts"]] == ["left lung", "right lung"]
     out, err = capsys.readouterr()
     assert err == ""
-    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2"]
+    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2", "used:"]
     assert out.splitlines()[1].split() == ["1", "0.98", "80", "0.500", "lung", "left", "lung"]
     assert out.splitlines()[2].split() == ["2", "1.00", "520", "-", "lung", "right", "lung"]
 
@@ -66,7 +66,7 @@ def test_recognition(triton, image_file, tmp_path, capsys):
     sent = triton.requests[0]
     assert "text" not in sent
     assert (sent["image_type"], sent["p_value_threshold"]) == ("X-Ray-Chest", pytest.approx(0.05))
-    assert capsys.readouterr().out.splitlines()[-1] == "left out: heart (p-value too low)"
+    assert capsys.readouterr().out.splitlines()[-2] == "left out: heart (p-value too low)"
 
 
 def test_a_folder(triton, folder, tmp_path, capsys):
@@ -144,7 +144,7 @@ def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
     [
         (["xray.png", "lung"], "-o"),
         (["xray.png", "b.dcm", "lung", "-o", "out"], "looks like a file"),
-        (["xray.png", "heart", "--prompt", "lung", "-o", "out"], ".png, .jpg, .jpeg or .dcm files"),
+        (["xray.png", "heart", "--prompt", "lung", "-o", "out"], "all arguments are folders or .png, .jpg"),
         (["xray.png", "lung", "-o", "masks.nii.gz"], "--output names a .png or .npz file"),
         (["xray.png", "lung", "-o", "masks.png", "--preview", "overlay.jpg"], "--preview names a .png"),
         (["xray.png", "b.png", "--prompt", "lung", "-o", "masks.png"], "for several images --output names a folder"),
@@ -157,7 +157,7 @@ def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
         (["xray.png", "lung", "-o", "masks.png", "--image-type", "photo"], "--image-type"),
         (["xray.png", "lung", "-o", "masks.png", "--window", "bone"], "--window"),
         (["xray.png", "lung", "-o", "masks.png", "--intensity", "auto"], "unrecognized argument: --intensity"),
-        (["empty", "lung", "-o", "out"], "holds no .png"),
+        (["empty", "lung", "-o", "out"], "holds no image"),
     ],
 )
 def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatch, capsys):

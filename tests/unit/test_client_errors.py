@@ -4,6 +4,7 @@ import threading
 import medimageparse_client
 import pytest
 from medimageparse_client import (
+    AccessDenied,
     Client,
     InvalidImage,
     InvalidRequest,
@@ -27,8 +28,8 @@ from tritonclient.utils import InferenceServerException
         ("StatusCode.DEADLINE_EXCEEDED", "504", RequestTimeout),
         ("StatusCode.INTERNAL", "500", ServerError),
         ("StatusCode.UNIMPLEMENTED", "501", ServerError),
-        ("StatusCode.UNAUTHENTICATED", "401", ServerUnavailable),
-        ("StatusCode.PERMISSION_DENIED", "403", ServerUnavailable),
+        ("StatusCode.UNAUTHENTICATED", "401", AccessDenied),
+        ("StatusCode.PERMISSION_DENIED", "403", AccessDenied),
         ("StatusCode.UNAVAILABLE", "502", ServerUnavailable),
         ("StatusCode.INVALID_ARGUMENT", "413", InvalidRequest),
         (None, "418", ServerError),

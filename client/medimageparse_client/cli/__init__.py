@@ -1,0 +1,58 @@
+"""The command `medimageparse`."""
+
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from medimageparse_client.cli import console
+from medimageparse_client.cli.arguments import build_parser
+from medimageparse_client.cli.console import INTERRUPTED, WrongCommandLine, describe, exit_code, warn
+from medimageparse_client.cli.health import health
+from medimageparse_client.cli.segment import segment
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command line and gives its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of refused certificates in its own words too
+    with console.prepared(), stoppable():
+        parser = build_parser()
+        # argparse does not look for prompts after an option; it hands them back
+        args, rest = parser.parse_known_args(argv)
+        unknown = [text for text in rest if text.startswith("-") and text != "-" or args.command == "health"]
+        if unknown:
+            parser.error(f"unrecognized argument: {unknown[0]}")
+        try:
+            return health(args) if args.command == "health" else segment(args, [*args.arguments, *rest])
+        except WrongCommandLine as error:
+            parser.error(str(error))
+        except KeyboardInterrupt:
+            warn("stopped")
+            return INTERRUPTED
+        except Exception as error:  # a fault of this program too is told in a sentence
+            if args.debug:
+                traceback.print_exception(error)
+            warn(describe(error))
+            return exit_code(error)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM stops as Ctrl-C does, so that nothing half written is left; a second Ctrl-C ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

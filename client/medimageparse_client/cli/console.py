@@ -1,0 +1,115 @@
+"""What is told to a person and how, and exit codes."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from typing import TextIO
+
+from tqdm import tqdm
+
+from medimageparse_client.errors import (
+    InvalidImage,
+    InvalidRequest,
+    InvalidVolume,
+    MedImageParseError,
+    RequestTimeout,
+    ServerError,
+    ServerUnavailable,
+)
+
+DONE, SOME_FAILED, FAULT, INTERRUPTED = 0, 1, 7, 130
+
+# the first that fits
+EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (ServerUnavailable, 3),
+    (RequestTimeout, 4),
+    (OSError, 5),
+    (InvalidVolume, 5),
+    (InvalidImage, 5),
+    (InvalidRequest, 6),
+    (ServerError, FAULT),
+)
+
+EXIT_CODE_HELP = """\
+exit codes:
+  0  done                     4  no answer in time
+  1  some of several failed   5  a file cannot be read or written
+  2  wrong command line       6  refused; the message says what to send instead
+  3  server not available     7  the server failed, or this program itself; --debug shows where
+"""
+
+
+class WrongCommandLine(Exception):
+    """The message says what is wrong with it."""
+
+
+@contextmanager
+def prepared() -> Iterator[None]:
+    """Whatever the three standard streams are, writing to them ends in no traceback in the block or after it."""
+    occupy_descriptors()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, it stays until the end
+        elif isinstance(stream, TextIOWrapper) and mode == "w":
+            stream.reconfigure(errors="backslashreplace")  # \u809d where a terminal cannot show it
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                write(stream, "")
+
+
+def occupy_descriptors() -> None:
+    """A standard stream that was closed leaves its number free, and the next file to be opened would get its text."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number
+
+
+def write(stream: TextIO, text: str) -> None:
+    """`text` right away; nobody misses it where the reader has gone, for example `| head`."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except OSError as error:
+        silence(stream)
+        if not isinstance(error, BrokenPipeError):
+            name = "standard error" if stream is sys.stderr else "standard output"
+            raise OSError(error.errno, error.strerror, name) from error
+
+
+def silence(stream: TextIO) -> None:
+    """What is still in the stream's buffer would fail again when the program ends."""
+    with suppress(OSError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def warn(text: str) -> None:
+    """A line on standard error, above a progress bar if there is one."""
+    with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # there is no other place to tell it
+        write(sys.stderr, f"medimageparse: {text}\n")
+
+
+def describe(error: Exception, name: object = "") -> str:
+    """What went wrong in one sentence, after the name of the file that it is about."""
+    if isinstance(error, OSError):
+        name = error.filename or name
+        sentence = error.strerror or str(error) or type(error).__name__
+    elif isinstance(error, MedImageParseError | WrongCommandLine):
+        sentence = str(error)
+    elif isinstance(error, MemoryError):
+        sentence = "there is not enough memory for it"
+    else:
+        words = " ".join(str(error).split())
+        sentence = f"a fault of this program, please report it; --debug shows where: {type(error).__name__} {words}"
+    return f"{name}: {sentence}" if name else sentence
+
+
+def exit_code(error: Exception) -> int:
+    return next((code for kind, code in EXIT_CODES if isinstance(error, kind)), FAULT)

@@ -1,0 +1,21 @@
+"""medimageparse health"""
+
+import argparse
+import sys
+
+from medimageparse_client.cli.connection import connect
+from medimageparse_client.cli.console import DONE, exit_code, warn, write
+from medimageparse_client.errors import ServerUnavailable
+
+
+def health(args: argparse.Namespace) -> int:
+    """Tells what the server says of itself, and whether each model segments a tiny picture."""
+    with connect(args) as client:
+        state = client.health(canary=True)
+    if not state.is_live:
+        raise ServerUnavailable(state.problem or f"the server at {args.url} does not live")
+    ready = "".join(f"{name}: {'ready' if is_ready else 'not ready'}\n" for name, is_ready in state.models.items())
+    write(sys.stdout, f"{state.server} at {args.url}: live\n{ready}")
+    if state.problem:
+        warn(state.problem)
+    return DONE if state.is_ready else exit_code(ServerUnavailable())
