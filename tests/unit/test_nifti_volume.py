@@ -196,8 +196,8 @@ def test_percentiles_leave_zeros_out():
 
 def test_negative_values_above_ct_are_scaled():
     assert scale(np.linspace(-5, 5, 100))[1] == "percentile"
-    assert scale([-199, 0, 500])[1] == "percentile"
-    assert scale([-201, 0, 500])[1] == "ct-soft-tissue"
+    assert scale([-201, 0, 500])[1] == "percentile"
+    assert scale([-1000, 0, 40])[1] == "ct-soft-tissue"
 
 
 def test_none_passes_values_as_they_are():
