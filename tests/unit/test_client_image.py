@@ -1,6 +1,7 @@
 """What the client takes as an image."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -38,7 +39,13 @@ def test_arrays(shape):
             np.testing.assert_array_equal(np.asarray(picture), array)
 
 
-@pytest.mark.parametrize("array", [np.zeros(4, np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4))])
+@pytest.mark.parametrize(
+    "array",
+    [
+        *(np.zeros(shape, np.uint8) for shape in [(4,), (), (4, 4, 4), (4, 4, 1), (4, 4, 2), (3, 4, 4), (1, 4, 4, 3)]),
+        *(np.zeros((4, 4), dtype) for dtype in (bool, np.int8, np.uint16, ">u2", np.int64, np.float32, float, object)),
+    ],
+)
 def test_other_arrays_are_refused(array):
     with pytest.raises(InvalidImage, match=r"uint8 \[H,W\] or \[H,W,3\]"):
         encode_image(array)
@@ -63,10 +70,81 @@ def test_a_pil_image_is_its_pixels_as_they_lie(rgb):
     assert b"eXIf" not in sent
 
 
-@pytest.mark.parametrize("mode", ["F", "CMYK", "I", "LAB"])
+def test_masked_arrays_are_refused():
+    """What lies under the mask is no part of the picture, and its values would be sent."""
+    array = np.ma.masked_less(np.arange(16, dtype=np.uint8).reshape(4, 4), 7)
+    with pytest.raises(InvalidImage, match=r"masked array.*array\.filled\(0\)"):
+        encode_image(array)
+    assert encode_image(array.filled(0)).data == encode_image(np.where(array.mask, 0, array.data)).data
+
+
+@pytest.mark.parametrize(
+    "mode", ["F", "CMYK", "I", "I;16B", "I;16L", "LAB", "YCbCr", "HSV", "PA", "La", "RGBa", "RGBX"]
+)
 def test_other_pil_images_are_refused(mode):
     with pytest.raises(InvalidImage, match=f"mode {mode} .* convert"):
         encode_image(Image.new(mode, (3, 3)))
+
+
+def tiff(array, photometric=1, sample_format=1):
+    """The bytes of a TIFF file of one strip, in the byte order of `array`."""
+    order = ">" if array.dtype.byteorder == ">" else "<"
+    height, width = array.shape
+    n_bits, data = 8 * array.dtype.itemsize, array.tobytes()
+    short, long = 3, 4
+    tags = [
+        (256, short, width),
+        (257, short, height),
+        (258, short, n_bits),
+        (259, short, 1),
+        (262, short, photometric),
+        (273, long, 8),
+        (277, short, 1),
+        (278, short, height),
+        (279, long, len(data)),
+        (339, short, sample_format),
+    ]
+    entries = [
+        struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(f"{order}{'HH' if kind == short else 'I'}", *value)
+        for tag, kind, number in tags
+        for value in [(number, 0) if kind == short else (number,)]
+    ]
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
+    return head + data + struct.pack(f"{order}H", len(tags)) + b"".join(entries) + bytes(4)
+
+
+@pytest.mark.parametrize("photometric", [0, 1], ids=["0 is white", "0 is black"])
+@pytest.mark.parametrize(
+    ("dtype", "sample_format"), [("u1", 1), ("i1", 2), ("<u2", 1), (">u2", 1), ("<i2", 2), ("<u4", 1), ("<f4", 3)]
+)
+def test_a_tiff_through_pil_is_right_or_refused(dtype, sample_format, photometric):
+    """Pillow turns 8 bits round where 0 is white, 16 bits not, and takes signed bytes for unsigned."""
+    array = (np.arange(48).reshape(6, 8) - 20 * (sample_format == 2)).astype(dtype)
+    try:
+        picture = Image.open(io.BytesIO(tiff(array, photometric, sample_format)))
+    except OSError:  # Pillow refuses it
+        return
+    if sample_format == 1 and (dtype == "u1" or (dtype == "<u2" and photometric == 1)):
+        with Image.open(io.BytesIO(encode_image(picture).data)) as sent:
+            np.testing.assert_array_equal(np.asarray(sent), array if photometric else 255 - array)
+    else:
+        with pytest.raises(InvalidImage, match="convert it"):
+            encode_image(picture)
+
+
+@pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
+def test_what_is_see_through_stays_so(mode, rgb):
+    stored = file_of(Image.fromarray(rgb).convert(mode), transparency=(1, 2, 3) if mode == "RGB" else 1)
+    with Image.open(io.BytesIO(stored)) as picture, Image.open(io.BytesIO(encode_image(picture).data)) as sent:
+        np.testing.assert_array_equal(np.asarray(sent.convert("RGBA")), np.asarray(picture.convert("RGBA")))
+
+
+def test_a_jpeg_for_print_travels_as_it_is_but_not_through_pil(rgb):
+    """Its inks are stored turned round by some programs; the server's decoder looks at that."""
+    stored = file_of(Image.fromarray(rgb).convert("CMYK"), "JPEG")
+    assert encode_image(stored).data == stored
+    with Image.open(io.BytesIO(stored)) as picture, pytest.raises(InvalidImage, match="mode CMYK"):
+        encode_image(picture)
 
 
 def test_a_pil_image_whose_file_is_damaged(rgb):
