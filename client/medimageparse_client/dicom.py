@@ -126,8 +126,8 @@ def rescale(stored: npt.NDArray[Any], header: pydicom.Dataset, is_ct: bool) -> n
         check_unit(value_of(lut[0], "ModalityLUTType"), is_ct)
         try:
             lut[0].LUTDescriptor[2] = 8 if lut[0].LUTDescriptor[2] <= 8 else 16  # pydicom takes no 12 bits
-            # in 32 bits, so that differences from the first entry do not overflow
-            return np.asarray(apply_modality_lut(stored.astype(np.int32), header), np.float64)
+            # in 64 bits, so that differences from the first entry do not overflow
+            return np.asarray(apply_modality_lut(stored.astype(np.int64), header), np.float64)
         except PYDICOM_ERRORS:
             raise InvalidImage(
                 "the DICOM file's Modality LUT cannot be read, so its values are unknown; send a PNG of it"

@@ -62,8 +62,17 @@ TAGS: list[Any] = [
     "DoubleFloatPixelData",
     "PixelData",
 ]
+WHOLE_NUMBERS = (
+    "SamplesPerPixel",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
 PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-MADE_OF_PICTURES = ("SEG", "RTDOSE")  # modalities: there are pixels, but they are no picture to segment
+DERIVED = ("SEG", "RTDOSE")  # modalities: there are pixels, but they are no picture to segment
 
 PYDICOM_ERRORS = (
     InvalidDicomError,
@@ -117,7 +126,7 @@ def holds_picture(file: BinaryIO) -> bool:
     """Whether a DICOM file seems to hold a picture; a damaged one that says so counts."""
     try:
         header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=["Modality", "Rows"])
-        if header.get("Modality") in MADE_OF_PICTURES:
+        if header.get("Modality") in DERIVED:
             return False
         return "Rows" in header or "Image Storage" in UID(header.file_meta.get("MediaStorageSOPClassUID") or "").name
     except PYDICOM_ERRORS:
@@ -166,6 +175,11 @@ def check_is_grey_slice(header: pydicom.Dataset) -> None:
     missing = [name for name in needed if value_of(header, name) is None]
     if missing:
         raise InvalidImage(f"the DICOM file's header lacks {', '.join(missing)}; add it, or send a PNG of the slice")
+    for name in WHOLE_NUMBERS:
+        if not isinstance(value_of(header, name), int | None):
+            raise InvalidImage(
+                f"the DICOM file's {name} is not one whole number; correct it, or send a PNG of the slice"
+            )
     photometric = header.PhotometricInterpretation
     if (value_of(header, "SamplesPerPixel") or 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise InvalidImage("the DICOM file is in colour; save the picture as PNG and send that")
@@ -214,7 +228,7 @@ def choose_decoder(syntax: UID, header: pydicom.Dataset) -> str:
 
 def decoder_of(syntax: UID, header: pydicom.Dataset) -> Decoder:
     """Pillow names itself for 12-bit JPEG too and then refuses; what decodes JPEG Lossless takes both."""
-    is_12_bit = syntax == JPEGExtended12Bit and header.BitsStored > 8
+    is_12_bit = syntax == JPEGExtended12Bit and (value_of(header, "BitsStored") or 0) > 8
     return get_decoder(JPEGLosslessSV1 if is_12_bit else syntax)
 
 
