@@ -25,7 +25,8 @@ def tls_options(
             context.load_cert_chain(certificate, certificate_key, password="")  # or it would ask on the terminal
     except ssl.SSLError:
         raise ValueError(
-            f"{certificate} and {certificate_key} are not PEM files of a certificate and its own key without a passphrase"
+            f"{certificate} and {certificate_key} are not PEM files of a certificate and its own key, "
+            "which has no passphrase"
         ) from None
     if protocol == "http":
         return {"ssl": True, "ssl_context_factory": lambda cafile: context}  # what is offered here are other CAs

@@ -70,6 +70,8 @@ class Retry:
 
     def _check(self, error: MedImageParseError) -> MedImageParseError:
         """The error, if asking again may help; raises it if not."""
+        if self._stopped.is_set():
+            raise error
         if isinstance(error, AccessDenied) or isinstance(error, ServerUnavailable) and not self.limit_s:
             self.final = self.final or error
             raise self.final

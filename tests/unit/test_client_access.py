@@ -76,7 +76,7 @@ def test_the_command_says_it_in_one_line(elsewhere, certificates, scheme):
         ({"certificate": "client.pem"}, "go together"),
         ({"certificate_key": "client.key"}, "go together"),
         ({"certificate": "client.pem", "certificate_key": "server.key"}, "a certificate and its own key"),
-        ({"certificate": "client.pem", "certificate_key": "locked.key"}, "key without a passphrase"),
+        ({"certificate": "client.pem", "certificate_key": "locked.key"}, "has no passphrase"),
     ],
 )
 def test_files_that_are_no_use(certificates, scheme, files, sentence):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from gevent.hub import Hub
+
 from medimageparse_client.cli import console
 from medimageparse_client.cli.arguments import build_parser
 from medimageparse_client.cli.console import INTERRUPTED, WrongCommandLine, describe, exit_code, warn
@@ -17,7 +19,9 @@ from medimageparse_client.cli.segment import segment
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line and gives its exit code."""
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # it tells of refused certificates in its own words too
+    # two libraries would tell of refused certificates and of Ctrl-C in their own words too
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
     with console.prepared(), stoppable():
         parser = build_parser()
         # argparse does not look for prompts after an option; it hands them back

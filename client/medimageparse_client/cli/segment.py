@@ -97,9 +97,12 @@ class Session:
         warn(describe(error, name))
 
     def stop(self) -> None:
-        """Ends waits, and over gRPC also what the server is working on; over HTTP it is waited for."""
+        """Ends waits, and over gRPC also what the server is working on."""
         self.retry.stop()
-        for client in list(self._clients):
+        clients = list(self._clients)
+        if any(client.protocol == "http" for client in clients):
+            warn("stopping; over HTTP requests under way are waited for, Ctrl-C again does not")
+        for client in clients:
             if client.protocol == "grpc":
                 client.close()
 

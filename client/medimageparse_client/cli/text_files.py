@@ -31,8 +31,8 @@ def read_text(path: Path) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        read = error.object[: error.start].decode("latin-1")
-        fault = f"line {len(LINE_ENDS.findall(read)) + 1} has the byte 0x{error.object[error.start]:02X}, no UTF-8"
+        line = len(LINE_ENDS.findall(error.object[: error.start].decode("latin-1"))) + 1
+        fault = f"line {line} has the byte 0x{error.object[error.start]:02X}, which is not UTF-8"
         if not encoding.startswith("utf-8"):
             fault = f"this is not whole {encoding[:6].upper()}"
         raise OSError(errno.EILSEQ, f"{fault}; save the file as UTF-8", str(path)) from error

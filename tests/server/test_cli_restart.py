@@ -1,0 +1,98 @@
+"""A folder of volumes while the server restarts, ends, loses a step or is full."""
+
+import os
+import re
+import signal
+import threading
+
+import nibabel as nib
+import pytest
+from medimageparse_client.cli import main
+from medimageparse_demo.repository import demo_repository
+from running_server import serving, triton_of, wait_until
+from serve import TritonServer
+
+N_VOLUMES = 24
+
+
+@pytest.fixture
+def scans(tmp_path, volume):
+    """A folder of equal volumes."""
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    nib.save(volume, folder / "00.nii.gz")
+    for number in range(1, N_VOLUMES):
+        os.link(folder / "00.nii.gz", folder / f"{number:02d}.nii.gz")
+    return folder
+
+
+class Killer(threading.Thread):
+    """Kills a process once the run has written a few results."""
+
+    def __init__(self, out, find_pid):
+        super().__init__()
+        self.out, self.find_pid = out, find_pid
+        self.start()
+
+    def run(self):
+        wait_until(lambda: len(list(self.out.glob("*.nii.gz"))) >= 4)
+        os.kill(self.find_pid(), signal.SIGKILL)
+
+
+def contents(folder):
+    """What hidden files or half results would add to."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("victim", ["tritonserver", "decode_volume/", "medimageparse_3d/"])
+def test_a_restart_costs_no_volume(tmp_path, both_demos, scans, victim, capsys):
+    out = tmp_path / "out"
+    with serving(tmp_path / "log", both_demos, "--canary-interval=1") as service:
+        triton, steps, _ = triton_of(service)
+        [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
+        killer = Killer(out, lambda: pid)
+        assert main(["segment", str(scans), "liver", "spleen", "-o", str(out), "--url", service.grpc]) == 0
+        killer.join()
+    printed = capsys.readouterr()
+    assert printed.out == f"{N_VOLUMES} of {N_VOLUMES} volumes segmented\n"
+    assert "trying again for up to 120 s" in printed.err
+    assert len(set(contents(out).values())) == 1
+    assert len(contents(out)) == N_VOLUMES
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_server_that_stays_away_ends_the_run_and_the_next_run_goes_on(
+    tmp_path, server, repository, scans, protocol, capsys
+):
+    out = tmp_path / "out"
+    command = ["segment", str(scans), "liver", "spleen", "-o", str(out), "--retry-for", "1", "--skip-existing"]
+    with TritonServer(repository) as doomed:
+        killer = Killer(out, lambda: doomed.process.pid)
+        url = doomed.grpc_url if protocol == "grpc" else f"http://{doomed.http_url}"
+        assert main([*command, "--url", url]) == 3
+        killer.join()
+        doomed.stop(at_once=True)
+    n_done = len(contents(out))
+    printed = capsys.readouterr()
+    assert printed.out == f"{n_done} of {N_VOLUMES} volumes segmented\n"
+    assert f"{N_VOLUMES - n_done} volumes are left" in printed.err
+    assert main([*command, "--url", server.grpc_url]) == 0
+    assert len(contents(out)) == N_VOLUMES
+    assert len(set(contents(out).values())) == 1
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_a_full_queue_is_waited_for(tmp_path, weights, scans, protocol, capsys):
+    folder = demo_repository(tmp_path / "model_repository", weights)
+    config = folder / "medimageparse_3d" / "config.pbtxt"
+    text, n_changed = re.subn(r"max_queue_size: \d+", "max_queue_size: 1", config.read_text())
+    assert n_changed == 1
+    config.write_text(text)
+    out = tmp_path / "out"
+    with TritonServer(folder) as narrow:
+        url = narrow.grpc_url if protocol == "grpc" else f"http://{narrow.http_url}"
+        command = ["segment", str(scans), "liver", "-o", str(out), "--url", url, "--in-flight", "16"]
+        assert main([*command, "--retry-for", "0"]) == 3  # so it does get full
+        assert "its queue is full" in capsys.readouterr().err
+        assert main(command) == 0
+    assert len(contents(out)) == N_VOLUMES
