@@ -1,16 +1,21 @@
-"""A folder of volumes while the server restarts, ends, loses a step or is full."""
+"""A folder of volumes while the server restarts, ends, loses a step or is full; and who stops a request."""
 
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 
 import nibabel as nib
+import numpy as np
 import pytest
 from medimageparse_client.cli import main
 from medimageparse_demo.repository import demo_repository
 from running_server import serving, triton_of, wait_until
 from serve import TritonServer
+
+from .test_cancel import executions
 
 N_VOLUMES = 24
 
@@ -96,3 +101,19 @@ def test_a_full_queue_is_waited_for(tmp_path, weights, scans, protocol, capsys):
         assert "its queue is full" in capsys.readouterr().err
         assert main(command) == 0
     assert len(contents(out)) == N_VOLUMES
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_who_stops_a_request_reads_one_word_and_finds_nothing(server, phantom, tmp_path, protocol, number):
+    slices = np.tile(phantom.intensities, 8)  # seconds of work
+    nib.save(nib.Nifti1Image(slices, phantom.affine), tmp_path / "long.nii.gz")
+    url = server.grpc_url if protocol == "grpc" else f"http://{server.http_url}"
+    command = [sys.executable, "-m", "medimageparse_client", "segment", "long.nii.gz", "liver", "-o", "masks.nii.gz"]
+    before = executions(server, "decode_volume")
+    process = subprocess.Popen([*command, "--url", url], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: executions(server, "decode_volume") > before)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "medimageparse: stopped\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["long.nii.gz"]

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> int:
     """Runs a command line and gives its exit code."""
     # two libraries would tell of refused certificates and of Ctrl-C in their own words too
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    Hub.NOT_ERROR = (*Hub.NOT_ERROR, KeyboardInterrupt)
+    Hub.NOT_ERROR = tuple({*Hub.NOT_ERROR, KeyboardInterrupt})
     with console.prepared(), stoppable():
         parser = build_parser()
         # argparse does not look for prompts after an option; it hands them back
