@@ -2,10 +2,12 @@
 
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from medimageparse_client.cli import main
+from medimageparse_client.cli.kinds import image_table
 from PIL import Image
 
 
@@ -169,3 +171,22 @@ def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatc
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
     assert triton.requests == []
+
+
+@pytest.mark.parametrize(
+    ("report", "line"),
+    [
+        ({}, "used: intensity percentile 12..300.5"),
+        (
+            {"dicom": {"window": "lung", "bounds": [-1000, 1000], "inverted": False}},
+            "used: DICOM window lung -1000..1000",
+        ),
+        (
+            {"dicom": {"window": None, "bounds": [3.0, 4000.0], "inverted": True}},
+            "used: DICOM window percentile 3..4000 | inverted",
+        ),
+    ],
+)
+def test_the_table_says_what_was_used(report, line):
+    image = {"image": {"intensity": {"used": "percentile", "bounds": [12.0, 300.5]}}, "rejected": []}
+    assert image_table(SimpleNamespace(labels={}, report=image | report)).splitlines()[-1] == line
