@@ -97,6 +97,7 @@ CASES = {
     "negative zoom": (QFORM | {"pixdim": [1, -2, 3, 4, 0, 0, 0, 0]}, "qform", "RPI", ["negative zooms"]),
     "negative zoom, not used": (SFORM | {"pixdim": [1, -2, 3, 4, 0, 0, 0, 0]}, "sform", "LPS", []),
     "zoom of 0": (QFORM | {"pixdim": [1, 0, 3, 4, 0, 0, 0, 0]}, "qform", "RPI", ["millilitres are not known"]),
+    "zoom next to 0": (QFORM | {"pixdim": [1, 1e-40, 3, 4, 0, 0, 0, 0]}, "qform", "RPI", ["millilitres are not known"]),
     "zoom of NaN": (QFORM | {"pixdim": [1, NAN, 3, 4, 0, 0, 0, 0]}, "qform", "RPI", ["millilitres are not known"]),
     "zoom of NaN, not used": (SFORM | {"pixdim": [1, NAN, INF, 0, 0, 0, 0, 0]}, "sform", "LPS", []),
     # offsets
@@ -120,6 +121,7 @@ CASES = {
     # neither
     "no form": ({}, "pixdim", "LAS", [UNKNOWN]),
     "no form and no zooms": ({"pixdim": 0}, "pixdim", "LAS", [UNKNOWN, "millilitres are not known"]),
+    "sform next to 0": (NO_SFORM | {"srow_x": [1e-40, 0, 0, 0]}, "pixdim", None, [UNKNOWN]),
     "singular sform": (NO_SFORM, "pixdim", None, [UNKNOWN]),
     "singular sform beside a quaternion of NaN": (NO_SFORM | QFORM | {"quatern_b": NAN}, "pixdim", None, [UNKNOWN]),
     "singular sform and no zooms": (NO_SFORM | {"pixdim": NAN}, "pixdim", None, [UNKNOWN, "millilitres are not known"]),
@@ -354,7 +356,9 @@ def random_header(number):
             header.__setitem__(name, value * random.choice([1, 1.000001, 1.001, 1.02, 3]))
             for name, value in zip(NUMBERS, unit(random.normal(size=3)), strict=True)
         ],
-        "zoom": lambda: header["pixdim"].__setitem__(random.integers(1, 4), random.choice([0, NAN, -2.0, INF, 1e30])),
+        "zoom": lambda: header["pixdim"].__setitem__(
+            random.integers(1, 4), random.choice([0, NAN, -2.0, INF, 1e30, 1e-40])
+        ),
         "qfac": lambda: header["pixdim"].__setitem__(0, random.choice([0, NAN, 1, -1, 2, -2, INF])),
         "code": lambda: header.__setitem__(random.choice(["sform_code", "qform_code"]), random.choice([-1, 5, 6, 99])),
     }

@@ -12,6 +12,7 @@ Affine = NDArray[np.float64]
 
 MM_PER_UNIT = {1: 1000.0, 2: 1.0, 3: 0.001}  # NIfTI's codes for metre, millimetre, micrometre; unknown counts as mm
 FARTHEST_MM = 1e9  # what reaches farther is garbage
+SMALLEST_MM = 1e-9  # and so is a voxel that is smaller, far below an atom
 # The smallest singular value of the three directions. The strongest gantry tilts leave 0.6; below this, two axes lie
 # within half a degree of each other.
 SINGULAR = 0.01
@@ -189,7 +190,7 @@ def repair_pixdim(header: Nifti1Header, mm: float) -> NDArray[np.bool_]:
     if header["pixdim"][0] not in (-1, 1):
         header["pixdim"][0] = 1
     zooms = np.abs(header["pixdim"][1:4].astype(np.float64))
-    has_zoom = np.asarray((zooms > 0) & (zooms <= FARTHEST_MM / mm))
+    has_zoom = np.asarray((zooms >= SMALLEST_MM / mm) & (zooms <= FARTHEST_MM / mm))
     header["pixdim"][1:4] = np.where(has_zoom, zooms, 1)
     return has_zoom
 
@@ -227,6 +228,8 @@ def directions(affine: Affine) -> Affine:
 
 def is_usable(affine: Affine, mm: float) -> bool:
     if not (np.abs(affine[:3, :3]) * mm < FARTHEST_MM).all():
+        return False
+    if not (np.linalg.norm(affine[:3, :3], axis=0) * mm >= SMALLEST_MM).all():
         return False
     return bool(np.linalg.svd(directions(affine), compute_uv=False)[-1] > SINGULAR)
 
