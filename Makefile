@@ -107,7 +107,7 @@ perf-analyzer: $(PERF_ANALYZER)  ## fetch NVIDIA's perf_analyzer (Debian or Ubun
 
 BENCH = --variant $(VARIANT) --work $(WORK)
 bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, tables and pictures in benchmarks/results/VARIANT
-	$(BIN)/python benchmarks/compare_schedules.py $(BENCH)
+	$(BIN)/python benchmarks/networks.py $(BENCH)
 	$(BIN)/python benchmarks/stages.py $(BENCH)
 	$(BIN)/python benchmarks/scaling.py $(BENCH)
 	if $(MAKE) --no-print-directory perf-analyzer; then $(BIN)/python benchmarks/perf.py $(BENCH); fi
@@ -117,7 +117,6 @@ fuzz: install-export  ## the wrong requests of the tests, ten times as many (abo
 	FUZZ_TIMES=10 $(BIN)/python -m pytest tests/unit/test_fuzz.py tests/server/test_fuzz.py
 
 soak: install-export  ## 1000 mixed requests from 8 clients, each compared with what it gets alone
-	$(PIP_INSTALL) -e '.[bench]'
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-export  ## ruff and mypy

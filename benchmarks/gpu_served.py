@@ -1,48 +1,24 @@
 """The published sizes with random weights through a real tritonserver, networks by ONNX Runtime's CUDA provider.
 
 This is the server of the nvidia-pytriton wheel with the networks as python steps: features travel between processes
-through the CPU's memory. It shows the served pipeline on a GPU machine, not the speed of the native backends.
+through the CPU's memory. It shows the served pipeline on a GPU machine, not the speed of the native backends. One thing
+is varied at a time, as in scaling.py.
 """
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import onnxruntime
-from inputs import REAL_CT, load_case
-from recording import RESULTS, append_row, conditions
-from served import WORK, Setting, columns, measure, random_graphs, serving, summary
+from graphs import find_graphs, graph_of
+from recording import RESULTS, Row, record, results_of
+from scaling import parser_for, rows, summary
+from served import Setting
 
-PACKAGES = ("onnxruntime-gpu", "onnxruntime", "numpy", "nvidia-pytriton")
 WINDOWS_IN_FLIGHT = 2  # as with the runtimes of a GPU
-CUDA = "CUDAExecutionProvider"
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for graphs and the served copy")
-    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu tries the script out")
-    parser.add_argument("--variant", default="PUBLISHED")
-    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
-    parser.add_argument("--graphs", type=Path, metavar="DIR", help="serve these graphs, not random weights")
-    parser.add_argument("--slices", type=int, default=63)
-    parser.add_argument("--prompts", type=int, nargs="+", default=[15, 1], metavar="N", help="a row for each")
-    parser.add_argument("--window-sizes", type=int, nargs="+", default=[4, 8], metavar="SLICES", help="a row for each")
-    parser.add_argument("--requests", type=int, default=5, metavar="N", help="timed ones, after a first")
-    parser.add_argument("--volume", type=Path, default=REAL_CT, metavar="NPZ", help="where absent, a phantom is drawn")
-    parser.add_argument("--results", type=Path, default=RESULTS / "gpu_served.csv", metavar="CSV")
-    return parser.parse_args(arguments)
-
-
-def provider_that_runs(graph: Path, providers: Sequence[str]) -> str:
-    """Which provider a session really gets; ONNX Runtime takes the next one when a library is missing."""
-    session = onnxruntime.InferenceSession(graph, providers=list(providers))
-    return session.get_providers()[0]
-
-
-def gpu_state() -> dict[str, object]:
+def gpu_state() -> Row:
     """Name, driver and memory in use of the first GPU; empty without one."""
     command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.used", "--format=csv,noheader,nounits", "--id=0"]
     try:
@@ -54,28 +30,21 @@ def gpu_state() -> dict[str, object]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    options.work.mkdir(parents=True, exist_ok=True)
-    providers = [CUDA, "CPUExecutionProvider"] if options.device == "cuda" else ["CPUExecutionProvider"]
-    graphs = options.graphs or random_graphs(options.work, options.variant, options.precision)
-    if provider_that_runs(graphs / "text_encoder_3d" / "1" / "model.onnx", providers) != providers[0]:
-        print(
-            "ONNX Runtime cannot use CUDA: onnxruntime-gpu or a library it needs is missing",
-            file=sys.stderr,
-        )
+    parser = parser_for(__doc__, RESULTS / "gpu_served.csv")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu tries the script out")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
+    parser.set_defaults(slices=[63], prompts=[15, 1], window_size=[4, 8], threads=[0], instances=[1], requests=5)
+    options = parser.parse_args(arguments)
+    results = results_of(options, "gpu_served")
+    providers = [*(["CUDAExecutionProvider"] if options.device == "cuda" else []), "CPUExecutionProvider"]
+    graphs = find_graphs("medimageparse_3d", options, options.precision)
+    # ONNX Runtime takes the next provider when a library is missing
+    session = onnxruntime.InferenceSession(graph_of(graphs, "text_encoder_3d"), providers=providers)
+    if session.get_providers()[0] != providers[0]:
+        print("ONNX Runtime cannot use CUDA: onnxruntime-gpu or a library it needs is missing", file=sys.stderr)
         return 1
-    if not options.volume.exists():
-        print("the real CT is absent: a phantom is segmented instead")
-    case = load_case(options.slices, options.volume)
-    for window_size in options.window_sizes:
-        for prompts in options.prompts:
-            sizes = (options.slices, prompts, window_size)
-            setting = Setting(graphs, ",".join(providers), *sizes, windows_in_flight=WINDOWS_IN_FLIGHT)
-            row = conditions(PACKAGES)
-            with serving(options.work, setting) as server:
-                row |= columns(setting, case, measure(server, case, setting, options.requests)) | gpu_state()
-            append_row(options.results, row)
-            print(summary(row), flush=True)
+    setting = Setting(graphs, windows_in_flight=WINDOWS_IN_FLIGHT, providers=",".join(providers))
+    record(results, rows(setting, options, gpu_state), summary)
     return 0
 
 

@@ -11,6 +11,7 @@ B = slices x prompts, the prompts fastest; N tokens of a level's grid. Attention
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,25 +30,10 @@ SAMPLED_FROM = 1.1  # a sigmoid above it would always be attended to: none ever 
 
 def attention(module: Attention, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:
     """[L, B, C] over [N, B, C]; blocked [B * heads, L, N]. The weights are averaged over the heads, for nobody."""
-    attended, _ = F.multi_head_attention_forward(
-        query,
-        key,
-        value,
-        query.shape[-1],
-        module.n_heads,
-        module.in_proj_weight,
-        module.in_proj_bias,
-        None,
-        None,
-        False,
-        0.0,
-        module.out_proj.weight,
-        module.out_proj.bias,
-        training=False,
-        need_weights=True,
-        attn_mask=blocked,
-    )
-    return attended
+    projections = (module.in_proj_weight, module.in_proj_bias, None, None, False, 0.0)
+    out = (module.out_proj.weight, module.out_proj.bias)
+    arguments = (query, key, value, query.shape[-1], module.n_heads, *projections, *out)
+    return F.multi_head_attention_forward(*arguments, training=False, need_weights=True, attn_mask=blocked)[0]
 
 
 def per_head(blocked: Tensor, n_heads: int) -> Tensor:
@@ -62,15 +48,12 @@ def opened(blocked: Tensor) -> Tensor:
     return blocked
 
 
-# text
-
-
 def encode_text(encoder: TextEncoder, input_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, padded to all positions with the end mark -> ids, features of tokens [P, 77, C], of prompts [P, C]."""
     n_missing = encoder.positional_embedding.shape[0] - input_ids.shape[1]
     input_ids = F.pad(input_ids, (0, n_missing), value=encoder.token_embedding.num_embeddings - 1)
     x = encoder.token_embedding(input_ids) + encoder.positional_embedding
-    causal = torch.full((x.shape[1], x.shape[1]), float("-inf")).triu(1)
+    causal = torch.full((x.shape[1], x.shape[1]), float("-inf"), device=x.device).triu(1)
     for block in encoder.resblocks:
         normed = block.ln_1(x).transpose(0, 1)
         x = x + attention(block.attn, normed, normed, normed, causal).transpose(0, 1)
@@ -97,9 +80,6 @@ def class_embedding(encoder: TextEncoder, input_ids: Tensor) -> Tensor:
     """A class name in its sentences [81, T]; the 3D original encodes all 17 for every request and never reads them."""
     mean = unit(encode_text(encoder, input_ids)[2]).mean(0)
     return mean / mean.norm()
-
-
-# image
 
 
 def modulate(module: FocalModulation, x: Tensor) -> Tensor:
@@ -156,9 +136,6 @@ def image_2d(module: ImageFeatures, last: MaskFeatures, pixels: Tensor) -> tuple
     return backbone_and_pixels(module, last, image.permute(0, 3, 1, 2))
 
 
-# masks of 3D
-
-
 def predict_3d(
     decoder: MaskDecoder, queries: Tensor, mask_features: Tensor, n_round: int, noise: Tensor | None
 ) -> tuple[Tensor, Tensor]:
@@ -173,7 +150,7 @@ def predict_3d(
     energy = torch.exp(shown * (n_round + 1))
     probabilities = energy / energy.sum(-1, keepdim=True)
     missed = per_head((1 - probabilities) ** int(SAMPLE_RATIO * shown.shape[-1]), decoder_heads(decoder))
-    drawn = torch.rand(missed.shape) if noise is None else noise.expand(missed.shape)
+    drawn = torch.rand_like(missed) if noise is None else noise.expand(missed.shape)
     always = per_head(shown > SAMPLED_FROM, decoder_heads(decoder))
     return logits, (drawn < missed) & ~always
 
@@ -184,6 +161,17 @@ def decoder_heads(decoder: MaskDecoder | SeemDecoder) -> int:
 
 def feed_forward(module: torch.nn.Module, x: Tensor) -> Tensor:
     return module.norm(x + module.linear2(F.relu(module.linear1(x))))
+
+
+def start_of_decoder(decoder: MaskDecoder | SeemDecoder, features: Sequence[Tensor]) -> tuple[Any, ...]:
+    """Mask features; sources and positions of each level [N, B, C]; queries and their positions [Q, B, C]."""
+    batch = len(features[0])
+    levels = zip(features[1:], decoder.level_embed.weight, strict=True)
+    sources = [memory.flatten(2).permute(2, 0, 1) + embedding for memory, embedding in levels]
+    positions = [getattr(decoder, f"positions_{level}") for level in range(N_LEVELS)]
+    queries = (decoder.query_features.weight, decoder.query_embeddings.weight)
+    positions, queries = ([x.unsqueeze(1).repeat(1, batch, 1) for x in of_one] for of_one in (positions, queries))
+    return features[0], sources, positions, *queries
 
 
 def masks_3d(
@@ -197,15 +185,8 @@ def masks_3d(
     n_slices, n_prompts = shape = len(features[0]), len(text)
     batch = n_slices * n_prompts
     tiled = [feature.repeat_interleave(n_prompts, dim=0) for feature in features]  # the whole maps, for every prompt
-    mask_features, memories = tiled[0], tiled[1:]
-    sources = [
-        memory.flatten(2).permute(2, 0, 1) + embedding
-        for memory, embedding in zip(memories, decoder.level_embed.weight, strict=True)
-    ]
-    positions = [getattr(decoder, f"positions_{level}").unsqueeze(1).repeat(1, batch, 1) for level in range(N_LEVELS)]
+    mask_features, sources, positions, queries, at_queries = start_of_decoder(decoder, tiled)
     text = text.transpose(0, 1).repeat(1, n_slices, 1)  # [T, B, C]
-    queries = decoder.query_features.weight.unsqueeze(1).repeat(1, batch, 1)
-    at_queries = decoder.query_embeddings.weight.unsqueeze(1).repeat(1, batch, 1)
     existence = decoder.classifier_query.weight.unsqueeze(1).repeat(1, batch, 1)
     embeddings = torch.cat([at_queries, text])
     n_queries = len(queries)
@@ -271,21 +252,13 @@ def overlap(a: Tensor, b: Tensor) -> float:
     return (a & b).sum().item() / union if union else 0.0
 
 
-# masks of 2D
-
-
 def masks_2d(
     module: MatchedMasks, features: Sequence[Tensor], tokens: Tensor, prompt_features: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Features of an image, tokens of all prompts [L, C] -> mask logits, similarities, matched queries, categories."""
     decoder = module.mask_decoder
-    n_heads, mask_features = decoder_heads(decoder), features[0]
-    sources = [
-        memory.flatten(2).permute(2, 0, 1) + embedding
-        for memory, embedding in zip(features[1:], decoder.level_embed.weight, strict=True)
-    ]
-    positions = [getattr(decoder, f"positions_{level}").unsqueeze(1) for level in range(N_LEVELS)]
-    queries, at_queries = decoder.query_features.weight.unsqueeze(1), decoder.query_embeddings.weight.unsqueeze(1)
+    n_heads = decoder_heads(decoder)
+    mask_features, sources, positions, queries, at_queries = start_of_decoder(decoder, features)
     tokens = tokens.unsqueeze(1)
     embeddings = torch.cat([at_queries, tokens])
     n_queries, length = len(queries), len(embeddings)
@@ -304,11 +277,10 @@ def masks_2d(
         source, position = sources[i % N_LEVELS], positions[i % N_LEVELS]
         cross = layer.cross_attention
         blocked = opened(rounds[-1][3])
-        queries = cross.norm(
-            queries + attention(cross.attention, queries + at_queries, source + position, source, blocked)
-        )
+        attended = attention(cross.attention, queries + at_queries, source + position, source, blocked)
+        queries = cross.norm(queries + attended)
         sequence = torch.cat([queries, tokens])
-        at, nothing = sequence + embeddings, torch.zeros(n_heads, length, length, dtype=torch.bool)
+        at, nothing = sequence + embeddings, tokens.new_zeros(n_heads, length, length, dtype=torch.bool)
         own = layer.self_attention
         sequence = own.norm(sequence + attention(own.attention, at, at, sequence, nothing))
         sequence = feed_forward(layer.ffn, sequence)

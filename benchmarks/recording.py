@@ -1,11 +1,14 @@
 """Rows of the result files: a number never leaves without the conditions it was measured under."""
 
+import argparse
 import csv
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -13,10 +16,39 @@ import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
+WORK = Path(__file__).with_name("work")  # ignored by git
+SERVED_PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
+SEED = 1  # of the random weights; with 0 a label of the published size hangs on the last bit
+Row = Mapping[str, object]
 
 
-def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Adds a row to a CSV file, written at once; a file with other columns is refused, not mixed."""
+def parser_of(description: str, results: Path | None = None, work: bool = True) -> argparse.ArgumentParser:
+    """The options that all scripts share; without `results` a script's file lies in the folder of the variant."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=results, metavar="CSV", help="by default in results/")
+    if work:
+        parser.add_argument("--work", type=Path, default=WORK, metavar="DIR", help="for graphs and served copies")
+        parser.add_argument("--variant", default="PUBLISHED", help="DEMO or TINY try the script out")
+        parser.add_argument("--graphs", type=Path, nargs="+", default=[], metavar="DIR", help="exported already")
+        parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the random weights")
+    return parser
+
+
+def results_of(options: argparse.Namespace, name: str) -> Path:
+    """Where the rows go; --work is made too."""
+    options.work.mkdir(parents=True, exist_ok=True)
+    return options.results or RESULTS / options.variant / f"{name}.csv"
+
+
+def record(path: Path, rows: Iterable[Row], summary: Callable[[Row], str]) -> None:
+    """Writes and prints every row as soon as it is there."""
+    for row in rows:
+        append_row(path, row)
+        print(summary(row), flush=True)
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Adds a row to a CSV file; a file with other columns is refused, not mixed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = path.read_text().partition("\n")[0] if path.exists() else ""
     if header and header.split(",") != list(row):
@@ -25,14 +57,10 @@ def append_row(path: Path, row: Mapping[str, object]) -> None:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if not header:
             writer.writeheader()
-        writer.writerow({name: rounded(value) for name, value in row.items()})
+        writer.writerow({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in row.items()})
 
 
-def rounded(value: object) -> object:
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def conditions(packages: Sequence[str]) -> dict[str, object]:
+def conditions(packages: Sequence[str] = SERVED_PACKAGES) -> dict[str, object]:
     """Day, commit, processor, load and the versions of Python and some packages."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -46,6 +74,7 @@ def conditions(packages: Sequence[str]) -> dict[str, object]:
     }
 
 
+@cache  # it may move on while a script runs
 def commit() -> str:
     """The commit of this checkout, "-dirty" when files differ from it; COMMIT names it where there is no git."""
     if "COMMIT" in os.environ:
@@ -56,10 +85,8 @@ def commit() -> str:
 
 
 def cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def installed(package: str) -> str:

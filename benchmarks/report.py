@@ -3,75 +3,52 @@
 import argparse
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from html import escape
 from itertools import product
 from pathlib import Path
 
+import matplotlib
+from matplotlib.figure import Figure
 from medimageparse.variants import PUBLISHED, VARIANTS
 from recording import RESULTS
 
-COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#e45756", "#eeca3b", "#79706e")
-WIDTH, LABEL_WIDTH, ROW, BAR = 960, 330, 22, 15
+# text stays text, and the same rows make the same file
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "medimageparse", "font.size": 9, "axes.titlesize": 9}
 Row = dict[str, str]
+Bar = tuple[str, list[tuple[str, float]], str]  # its label, segments of a name and a length, the text behind them
+Group = tuple[str, list[Bar]]  # a heading, and bars with one scale
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One line of a picture: segments are (name, length), a colour for each name; text stands behind them."""
-
-    label: str
-    segments: list[tuple[str, float]]
-    text: str
-
-
-@dataclass(frozen=True)
-class Group:
-    """Lines that share a heading and a scale."""
-
-    heading: str
-    bars: list[Bar]
-
-
-def picture(title: str, groups: Sequence[Group]) -> str:
-    """Horizontal bars as SVG; a legend where segments have several names."""
-    names = list(dict.fromkeys(name for group in groups for bar in group.bars for name, _ in bar.segments))
-    colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(names)}
-    lines, y = [text(10, 22, title, "bold")], 40
+def draw(title: str, groups: Sequence[Group], path: Path) -> None:
+    """Horizontal bars; a legend where segments have several names."""
+    sizes = [len(bars) for _, bars in groups]
+    figure = Figure((12, 0.8 + sum(0.24 * size + 0.3 for size in sizes)), layout="constrained")
+    figure.suptitle(title, weight="bold", size=11)
+    names = list(dict.fromkeys(name for _, bars in groups for _, segments, _ in bars for name, _ in segments))
+    all_axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=[size + 0.6 for size in sizes])[:, 0]
+    drawn = {}
+    for axes, (heading, bars) in zip(all_axes, groups, strict=True):
+        ends = [0.0] * len(bars)
+        for y, (_, segments, text) in enumerate(bars):
+            for name, length in segments:
+                drawn[name] = axes.barh(y, max(length, 0), left=ends[y], color=f"C{names.index(name)}", height=0.7)
+                ends[y] += max(length, 0)
+            axes.annotate(text, (ends[y], y), (4, 0), textcoords="offset points", va="center")
+        axes.set_title(heading, loc="left", weight="bold")
+        axes.set_yticks(range(len(bars)), [label for label, _, _ in bars])
+        axes.set_xlim(0, 1.5 * (max(ends) or 1))  # room for the texts
+        axes.invert_yaxis()
+        axes.tick_params(left=False, bottom=False, labelbottom=False)
+        axes.spines[:].set_visible(False)
     if len(names) > 1:
-        for k, name in enumerate(names):
-            x = 10 + (k % 5) * 190
-            lines += [rectangle(x, y, 12, colours[name]), text(x + 18, y + 12, name)]
-            y += ROW if k % 5 == 4 or k == len(names) - 1 else 0
-    for group in groups:
-        y += ROW
-        lines.append(text(10, y, group.heading, "bold"))
-        y += 8
-        longest = max(sum(max(length, 0) for _, length in bar.segments) for bar in group.bars) or 1
-        for bar in group.bars:
-            lines.append(text(LABEL_WIDTH - 8, y + 12, bar.label, anchor="end"))
-            x = float(LABEL_WIDTH)
-            for name, length in bar.segments:
-                width = max(length, 0) / longest * (WIDTH - LABEL_WIDTH - 230)
-                lines.append(rectangle(x, y, width, colours[name]))
-                x += width
-            lines.append(text(x + 6, y + 12, bar.text))
-            y += ROW
-    start = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y + 10}" font-family="sans-serif" '
-    return "\n".join([f'{start}font-size="13"><rect width="100%" height="100%" fill="white"/>', *lines, "</svg>\n"])
+        figure.legend(drawn.values(), drawn, loc="outside lower center", ncols=5, frameon=False)
+    figure.savefig(path, metadata={"Date": None})
 
 
-def text(x: float, y: float, content: str, weight: str = "normal", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y}" font-weight="{weight}" text-anchor="{anchor}">{escape(content)}</text>'
-
-
-def rectangle(x: float, y: float, width: float, colour: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="{BAR}" fill="{colour}"/>'
-
-
-def table(rows: Sequence[Row], columns: dict[str, str]) -> str:
-    """A Markdown table; columns: heading -> column of the file."""
-    lines = [list(columns), ["---"] * len(columns), *([row[column] for column in columns.values()] for row in rows)]
+def table(rows: Sequence[Row], columns: str) -> str:
+    """A Markdown table; columns of the file as "heading=column", or the column alone; between them "; "."""
+    names = [column.rpartition("=")[2] for column in columns.split("; ")]
+    headings = [column.partition("=")[0] for column in columns.split("; ")]
+    lines = [headings, ["---"] * len(names), *([row[name] for name in names] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -88,110 +65,81 @@ def run_of(row: Row) -> tuple[str, str, str]:
     return row["date"], row["commit"], row["variant"].removesuffix("_2D")
 
 
+def grouped(rows: Sequence[Row], *columns: str) -> list[list[Row]]:
+    """The rows of each value of some columns, in their order."""
+    keys = dict.fromkeys(tuple(row[name] for name in columns) for row in rows)
+    return [[row for row in rows if tuple(row[name] for name in columns) == key] for key in keys]
+
+
 def conditions_line(path: Path) -> str:
     """Under what the last run was measured."""
     rows = last_run(path, ("runtime", "precision", "others_share"))
     row = rows[-1]
     others = f"others used at most {100 * max(float(row['others_share']) for row in rows):.0f} % of the cores"
     precisions = " and ".join(dict.fromkeys(row["precision"] for row in rows))
-    runtime = f"onnxruntime {row['onnxruntime']}, Python {row['python']}"
-    machine = f"{row['cpu']}, {row['cores']} cores"
-    return f"{run_of(row)[2]}, {precisions}, {machine}, {runtime}, commit {row['commit']}, {row['date']}, {others}"
+    machine = f"{row['cpu']}, {row['cores']} cores, onnxruntime {row['onnxruntime']}, Python {row['python']}"
+    return f"{run_of(row)[2]}, {precisions}, {machine}, commit {row['commit']}, {row['date']}, {others}"
 
 
 def schedules(path: Path) -> tuple[list[Group], str]:
-    rows = last_run(path, ("model", "slices", "prompts", "way", "part"))
-    requests = list(dict.fromkeys((row["model"], row["prompts"]) for row in rows))
-    groups = []
-    for model, prompts in requests:
-        own = [row for row in rows if (row["model"], row["prompts"]) == (model, prompts)]
+    rows, groups = last_run(path, ("model", "slices", "prompts", "way", "part")), []
+    for own in grouped(rows, "model", "prompts"):
         bars = []
-        for whole in (row for row in own if row["part"] == "all"):
-            parts = [
-                r
-                for r in own
-                if r["way"] == whole["way"] and r["part"] in ("text encoder", "image encoder", "mask decoder")
-            ]
-            ratio = f"{float(whole['median_s']):.3g} s, {float(whole['times_original']):.2f} of the original"
-            bars.append(Bar(whole["way"], [(part["part"], float(part["median_s"])) for part in parts], ratio))
-        groups.append(Group(f"{model}, prompts: {prompts}, slices: {own[0]['slices']}", bars))
-    columns = {"model": "model", "prompts": "prompts", "part": "part", "way": "way", "median, s": "median_s"}
-    columns |= {"best, s": "best_s", "of the original": "times_original"}
-    columns |= {"pixels equal": "label_agreement", "mask IoU": "mask_iou"}
-    return groups, table(rows, columns)
+        for of_way in grouped(own, "way"):
+            seconds = {row["part"]: float(row["median_s"]) for row in of_way}
+            parts = [(part, seconds[part]) for part in ("text encoder", "image encoder", "mask decoder")]
+            ratio = next(float(row["times_original"]) for row in of_way if row["part"] == "all")
+            bars.append((of_way[0]["way"], parts, f"{seconds['all']:.3g} s, {ratio:.2f} of the original"))
+        first = own[0]
+        groups.append((f"{first['model']}, prompts: {first['prompts']}, slices: {first['slices']}", bars))
+    columns = "model; prompts; part; way; median, s=median_s; best, s=best_s; of the original=times_original; "
+    return groups, table(rows, columns + "pixels equal=label_agreement; mask IoU=mask_iou")
 
 
 def scaling(path: Path) -> tuple[list[Group], str]:
     axes = ("slices", "prompts", "window_size", "threads", "instances")
-    rows = last_run(path, ("runtime", "axis", *axes, "at_once"))
-    groups = []
-    for runtime, axis in product(dict.fromkeys(row["runtime"] for row in rows), axes):
-        own = [row for row in rows if (row["runtime"], row["axis"]) == (runtime, axis)]
-        base = [row for row in rows if (row["runtime"], row["axis"]) == (runtime, "base")]
-        own = own if axis == "instances" else [*base, *own]
-        bars = [
-            Bar(
-                f"{axis.replace('_', ' ')} {row[axis]}",
-                [("s per slice", float(row["s_per_slice"]))],
-                f"{row['s_per_slice']} s per slice, RSS {row['peak_rss_sum_gb']} GB",
-            )
-            for row in own
-        ]
+    rows, groups = last_run(path, ("runtime", "axis", *axes, "at_once")), []
+    for of_runtime, axis in product(grouped(rows, "runtime"), axes):
+        name = axis.replace("_", " ")
+        shown = [row for row in of_runtime if row["axis"] in (axis, *(["base"] if axis != "instances" else []))]
+        bars = []
+        for row in shown:
+            text = f"{row['s_per_slice']} s per slice, RSS {row['peak_rss_sum_gb']} GB"
+            bars.append((f"{name} {row[axis]}", [("s per slice", float(row["s_per_slice"]))], text))
         if bars:
-            groups.append(Group(f"{axis.replace('_', ' ')}, {runtime}", bars))
-    columns = {
-        "runtime": "runtime",
-        "varied": "axis",
-        "slices": "slices",
-        "prompts": "prompts",
-        "window": "window_size",
-        "threads": "threads",
-    }
-    columns |= {"instances": "instances", "at once": "at_once", "s a request": "median_s", "s a slice": "s_per_slice"}
-    return groups, table(rows, columns | {"peak PSS, GB": "peak_pss_gb", "sum of RSS, GB": "peak_rss_sum_gb"})
+            groups.append((f"{name}, {shown[0]['runtime']}", bars))
+    columns = "runtime; varied=axis; slices; prompts; window=window_size; threads; instances; at once=at_once; "
+    columns += "s a request=median_s; s a slice=s_per_slice; peak PSS, GB=peak_pss_gb; sum of RSS, GB=peak_rss_sum_gb"
+    return groups, table(rows, columns)
 
 
 def stages(path: Path) -> tuple[list[Group], str]:
     request = ("variant", "runtime", "protocol", "slices", "prompts", "window_size", "windows_in_flight")
-    rows = last_run(path, (*request, "stage"))
-    groups = []
-    for way in dict.fromkeys(tuple(row[name] for name in request) for row in rows):
-        own = [row for row in rows if tuple(row[name] for name in request) == way]
-        variant, runtime, protocol, slices, prompts, _, in_flight = way
-        size = "one image" if variant.endswith("_2D") else f"{slices} slices, windows in flight: {in_flight}"
-        heading = f"{VARIANTS[variant].model}, {runtime}, {protocol}, {size}, prompts: {prompts}; "
-        heading += f"{own[0]['wall_ms']} ms, {own[0]['times_direct']} times the networks alone"
-        bars = [
-            Bar(r["stage"], [("ms", float(r["ms"]))], f"{r['ms']} ms, {100 * float(r['share']):.2f} %") for r in own
-        ]
-        groups.append(Group(heading, bars))
-    columns = {"variant": "variant", "runtime": "runtime", "protocol": "protocol", "slices": "slices"}
-    columns |= {"prompts": "prompts", "windows in flight": "windows_in_flight"}
-    return groups, table(rows, columns | {"stage": "stage", "ms": "ms", "share": "share"})
+    rows, groups = last_run(path, (*request, "stage")), []
+    for own in grouped(rows, *request):
+        row, is_2d = own[0], own[0]["variant"].endswith("_2D")
+        size = "one image" if is_2d else f"{row['slices']} slices, windows in flight: {row['windows_in_flight']}"
+        heading = f"{VARIANTS[row['variant']].model}, {row['runtime']}, {row['protocol']}, {size}, prompts: "
+        heading += f"{row['prompts']}; {row['wall_ms']} ms, {row['times_direct']} times the networks alone"
+        texts = [f"{row['ms']} ms, {100 * float(row['share']):.2f} %" for row in own]
+        groups.append(
+            (heading, [(r["stage"], [("ms", float(r["ms"]))], text) for r, text in zip(own, texts, strict=True)])
+        )
+    columns = "variant; runtime; protocol; slices; prompts; windows in flight=windows_in_flight; stage; ms; share"
+    return groups, table(rows, columns)
 
 
 def perf_analyzer(path: Path) -> tuple[list[Group], str]:
-    rows = last_run(path, ("model", "slices", "prompts", "protocol", "encoding", "concurrency"))
-    groups = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        bars = [
-            Bar(
-                f"{r['protocol']} {r['encoding']}, {r['concurrency']} at once",
-                [("p50", float(r["p50_ms"]))],
-                f"p50 {r['p50_ms']} ms, {r['requests_per_s']} a second",
-            )
-            for r in rows
-            if r["model"] == model
-        ]
-        groups.append(Group(model, bars))
-    columns = {"model": "model", "protocol": "protocol", "image": "encoding", "at once": "concurrency"}
-    columns |= {
-        "requests a second": "requests_per_s",
-        "p50, ms": "p50_ms",
-        "p95, ms": "p95_ms",
-        "queue, ms": "server_queue_ms",
-    }
-    return groups, table(rows, columns)
+    rows, groups = last_run(path, ("model", "slices", "prompts", "protocol", "encoding", "concurrency")), []
+    for own in grouped(rows, "model"):
+        bars = []
+        for row in own:
+            label = f"{row['protocol']} {row['encoding']}, {row['concurrency']} at once"
+            text = f"p50 {row['p50_ms']} ms, {row['requests_per_s']} a second"
+            bars.append((label, [("p50", float(row["p50_ms"]))], text))
+        groups.append((own[0]["model"], bars))
+    columns = "model; protocol; image=encoding; at once=concurrency; requests a second=requests_per_s; "
+    return groups, table(rows, columns + "p50, ms=p50_ms; p95, ms=p95_ms; queue, ms=server_queue_ms")
 
 
 REPORTS: dict[str, tuple[str, Callable[[Path], tuple[list[Group], str]]]] = {
@@ -212,7 +160,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = folder / f"{name}.csv"
         if path.exists():
             groups, lines = read(path)
-            path.with_suffix(".svg").write_text(picture(f"{title} ({options.variant})", groups))
+            with matplotlib.rc_context(STYLE):
+                draw(f"{title} ({options.variant})", groups, path.with_suffix(".svg"))
             print(f"\n{title}\n{conditions_line(path)}\n\n{lines}")
 
 

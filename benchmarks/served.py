@@ -1,92 +1,104 @@
-"""One volume after the other through a real tritonserver: what the served benchmarks share."""
+"""Requests to a real tritonserver: what the served benchmarks share, and all that they import of the server."""
 
-import json
 import re
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import nibabel as nib
+import numpy as np
 import tritonclient.grpc
-from inputs import Case
-from medimageparse.served_tensors import networks
-from medimageparse.variants import VARIANTS
-from medimageparse_client import Client, Segmentation
+from graphs import IMAGE_IN_BF16, description_of, variant_of
+from medimageparse.comparison import blobs
+from medimageparse.served_tensors import CLASSES, networks
+from medimageparse.variants import PUBLISHED_2D
+from medimageparse_client import Client
+from medimageparse_client.image import encode_image
+from medimageparse_demo.phantoms import STRUCTURES, make_phantom, windowed
 from medimageparse_demo.repository import demo_repository
-from processes import OtherLoad, PeakMemory
-from recording import median
-from serve import TritonServer
-from triton_installation import CPU_RUNTIMES
 
-WORK = Path(__file__).with_name("work")  # ignored by git
-SEED = 1  # of the random weights; with 0 a label of the published size hangs on the last bit
+# the server's own; medimageparse_demo knows where they lie
+from built_files import has_bf16 as has_bf16  # isort: skip
+from clip_tokenizer import tokenize as tokenize  # isort: skip
+from leftovers import SHM as SHM  # isort: skip
+from pixels import to_pixels  # isort: skip
+from sliding_window import iterate_windows  # isort: skip
+from triton_installation import CPU_RUNTIMES as CPU_RUNTIMES  # isort: skip
+from triton_server import TritonServer  # isort: skip
+
 TIMEOUT_S = 3600.0
-PRECISIONS = dict(zip(CPU_RUNTIMES, ("fp32", "image encoder bf16, rest fp32"), strict=True))
 NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
-PYTHON_STEPS = ("decode_volume", "tokenize_prompts", "segment_volume", "encode_masks")
 CALLED = {  # by each public model, in this order; the fourth is the ensemble of image encoder and mask decoder
     "medimageparse_3d": ("decode_volume", "tokenize_prompts", "text_encoder_3d", "segment_window_3d", "encode_masks"),
     "medimageparse": ("decode_image", "tokenize_prompts", "text_encoder", "segment_pixels", "encode_probabilities"),
 }
-VARIANT_SUFFIXES = {"medimageparse_3d": "", "medimageparse": "_2D"}  # the same sizes in 3D and 2D
 PROCESSES = ("tritonserver", "decode_volume", "tokenize_prompts", "medimageparse_3d", "encode_masks", *NETWORKS)
+PHANTOM_SEED, DRAWN_SLICES, IN_PLANE = 4, 16, 512
+PROMPTS = (*STRUCTURES, *(f"{name} in a CT scan of the abdomen" for name in CLASSES))
+Nanoseconds = dict[str, dict[str, float]]  # model -> success, queue, compute_input, compute_infer, compute_output
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is varied from row to row; graphs: a folder as `python -m medimageparse export --repository` fills it.
+    """What is varied from row to row; graphs: of one public model, as `python -m medimageparse export` writes them.
 
-    threads: of each network, 0 for one a core; instances: of each network; runtime: one of CPU_RUNTIMES
+    windows_in_flight: 0 as served; threads, instances: of each network, 0 threads are one a core
     """
 
     graphs: Path
-    providers: str
-    slices: int
-    prompts: int
-    window_size: int
-    windows_in_flight: int = 0  # as served
+    model: str = "medimageparse_3d"
+    slices: int = 1
+    prompts: int = 1
+    window_size: int = 4
+    windows_in_flight: int = 0
     threads: int = 0
     instances: int = 1
     runtime: str = "cpu"
+    providers: str = "CPUExecutionProvider"
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Seconds of the first request and of each later one, and peak memory.
+class Request:
+    """file: as it is sent; windows: makes what the image encoder gets, all that the request has."""
 
-    networks: what was served, by the server's own report
-    others: share of the cores that other programs used meanwhile
-    step_ms: median milliseconds of a later request in each python step and network
-    """
+    model: str
+    source: str
+    file: bytes
+    prompts: list[str]
+    windows: Callable[[], list[np.ndarray]]
 
-    server: str
-    networks: dict[str, Any]
-    first_s: float
-    later_s: list[float]
-    others: float
-    step_ms: dict[str, float]
-    memory: PeakMemory
-
-
-def random_graphs(work: Path, variant: str, precision: str, seed: int = SEED) -> Path:
-    """Graphs of random weights; they are exported once and kept in `work`: delete the folder to export again."""
-    graphs = work / (f"graphs-{variant}-{precision}" + (f"-seed-{seed}" if seed != SEED else ""))
-    if not (graphs / VARIANTS[variant].model / "1" / "networks.json").exists():
-        command = [sys.executable, "-m", "medimageparse", "export", "--random-weights", str(seed)]
-        command += ["--variant", variant, "--precision", precision, "--repository", str(graphs)]
-        subprocess.run(command, check=True)
-    return graphs
+    def send(self, server: TritonServer, protocol: str = "grpc") -> None:
+        url = server.grpc_url if protocol == "grpc" else server.http_url
+        with Client(url, protocol=protocol, timeout_s=TIMEOUT_S) as client:
+            segment = client.segment if self.model == "medimageparse_3d" else client.segment_image
+            segment(self.file, self.prompts)
 
 
-def variant_of(graphs: Path) -> str:
-    """The sizes of exported graphs of one public model."""
-    [description] = graphs.glob("*/1/networks.json")
-    return json.loads(description.read_text())["variant"]
+def precision_of(setting: Setting) -> str:
+    written = description_of(setting.graphs, setting.model)["precision"]
+    return IMAGE_IN_BF16 if setting.runtime == "cpu-bf16" else written
+
+
+def make_request(setting: Setting) -> Request:
+    """A phantom CT, whose slices are repeated where there are more than are drawn; or a random picture."""
+    size, prompts = variant_of(setting.graphs, setting.model).image_size, list(PROMPTS[: setting.prompts])
+    if len(prompts) < setting.prompts:
+        raise SystemExit(f"there are {len(prompts)} sentences; ask for at most as many prompts")
+    if setting.model == "medimageparse":
+        picture = blobs(PUBLISHED_2D.image_size, 3, np.random.default_rng(PHANTOM_SEED))
+        picture = np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))
+        source, file = f"random picture of {len(picture)} x {len(picture)}", encode_image(picture).data
+        return Request(setting.model, source, file, prompts, lambda: [to_pixels(picture, size)])
+    phantom = make_phantom(PHANTOM_SEED, "CT", (min(setting.slices, DRAWN_SLICES), IN_PLANE, IN_PLANE))
+    slices = windowed(phantom)[np.arange(setting.slices) % DRAWN_SLICES]
+    file = nib.Nifti1Image(slices.transpose(2, 1, 0), phantom.affine).to_bytes()
+
+    def windows() -> list[np.ndarray]:
+        return [window for _, window in iterate_windows(slices, setting.window_size, size)]
+
+    return Request(setting.model, f"phantom CT seed {PHANTOM_SEED}", file, prompts, windows)
 
 
 @contextmanager
@@ -96,103 +108,35 @@ def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
         repository = demo_repository(Path(folder) / "model_repository", setting.graphs)
         for name in ("window_size", "windows_in_flight"):
             set_parameter(repository / "medimageparse_3d" / "config.pbtxt", name, str(getattr(setting, name)))
-        for network in networks(VARIANTS[variant_of(setting.graphs)]):
+        for network in networks(variant_of(setting.graphs, setting.model)):
             config = repository / network / "configs" / f"{setting.runtime}.pbtxt"
             if '"onnxruntime_model.py"' in config.read_text():
                 set_parameter(config, "providers", setting.providers)
             set_parameter(config, "threads", str(setting.threads))
-            set_instances(config, setting.instances)
-        with TritonServer(repository, setting.runtime) as server:
+            replace_once(config, r"\bcount: \d+", f"count: {setting.instances}")
+        with TritonServer(repository, setting.runtime, (setting.model,)) as server:
             yield server
 
 
 def set_parameter(config: Path, key: str, value: str) -> None:
     """Gives a parameter of a config.pbtxt another value."""
-    pattern = rf'(key: "{key}" value {{ string_value: )"[^"]*"'
-    text, n_found = re.subn(pattern, rf'\g<1>"{value}"', config.read_text())
+    replace_once(config, rf'(key: "{key}" value {{ string_value: )"[^"]*"', rf'\g<1>"{value}"')
+
+
+def replace_once(config: Path, pattern: str, text: str) -> None:
+    changed, n_found = re.subn(pattern, text, config.read_text())
     if n_found != 1:
-        raise ValueError(f"a configuration has no parameter {key}")
-    config.write_text(text)
+        raise ValueError(f"{pattern} is not once in a configuration")
+    config.write_text(changed)
 
 
-def set_instances(config: Path, count: int) -> None:
-    """Gives the only instance group of a config.pbtxt another size."""
-    text, n_found = re.subn(r"\bcount: \d+", f"count: {count}", config.read_text())
-    if n_found != 1:
-        raise ValueError("a configuration has not one instance group")
-    config.write_text(text)
-
-
-def measure(server: TritonServer, case: Case, setting: Setting, repeats: int) -> Measured:
-    """The same request a few times, one at a time; the first is kept apart: the server then takes its memory."""
-    assert server.process is not None
-    prompts = case.prompts[: setting.prompts]
-    if len(prompts) < setting.prompts:
-        raise ValueError(f"there are {len(prompts)} sentences; ask for at most as many prompts")
-    later_s, milliseconds = [], []
-    with Client(server.grpc_url, timeout_s=TIMEOUT_S) as client, PeakMemory(server.process.pid) as memory:
-        name = client.health().server
-        first_s, result = timed(client, case, prompts)
-        others = OtherLoad(server.process.pid)
-        for _ in range(repeats):
-            before = compute_ms(server)
-            seconds, result = timed(client, case, prompts)
-            later_s.append(seconds)
-            milliseconds.append(result.report["milliseconds"] | spent(before, compute_ms(server)))
-        others_share = others.share()
-    step_ms = {step: median([ms[step] for ms in milliseconds]) for step in (*PYTHON_STEPS, *NETWORKS)}
-    return Measured(name, result.report["networks"], first_s, later_s, others_share, step_ms, memory)
-
-
-def timed(client: Client, case: Case, prompts: list[str]) -> tuple[float, Segmentation]:
-    """Seconds of one request, and its result."""
-    started = time.perf_counter()
-    result = client.segment(case.volume, prompts)
-    return time.perf_counter() - started, result
-
-
-def spent(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    return {network: after[network] - before[network] for network in NETWORKS}
-
-
-def compute_ms(server: TritonServer) -> dict[str, float]:
-    """Milliseconds that each network has computed so far, by the server's own statistics."""
+def statistics(server: TritonServer) -> Nanoseconds:
+    """Of every model so far, by the server's own count."""
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton:
-        statistics = triton.get_inference_statistics(headers=server.admin_headers).model_stats
-    return {model.name: model.inference_stats.compute_infer.ns / 1e6 for model in statistics}
+        models = triton.get_inference_statistics(headers=server.admin_headers, as_json=True)["model_stats"]
+    kinds = ("success", "queue", "compute_input", "compute_infer", "compute_output")
+    return {m["name"]: {kind: float(m["inference_stats"].get(kind, {}).get("ns", 0)) for kind in kinds} for m in models}
 
 
-def columns(setting: Setting, case: Case, measured: Measured) -> dict[str, object]:
-    """Setting and numbers of one row; per_slice is the median of the later requests over the number of slices."""
-    memory, seconds = measured.memory, median(measured.later_s)
-    return {
-        "server": measured.server,
-        "runtime": setting.runtime,
-        "providers": setting.providers,
-        "variant": measured.networks["variant"],
-        "weights": measured.networks["checkpoint_sha256"],
-        "precision": measured.networks["precision"],
-        "volume": case.source,
-        "shape": "x".join(map(str, case.volume.shape)),
-        "prompts": setting.prompts,
-        "window_size": setting.window_size,
-        "requests": len(measured.later_s),
-        "others_share": measured.others,
-        "first_request_s": measured.first_s,
-        "median_s": seconds,
-        "slowest_s": max(measured.later_s),
-        "per_slice_s": seconds / setting.slices,
-        **{f"{step}_ms": measured.step_ms[step] for step in (*PYTHON_STEPS, *NETWORKS)},
-        "peak_pss_gb": "" if memory.peak_pss is None else memory.peak_pss / 1e9,
-        "peak_rss_sum_gb": memory.peak_rss / 1e9,
-        **{f"rss_{name}_gb": memory.of_process.get(name, 0) / 1e9 for name in PROCESSES},
-    }
-
-
-def summary(row: dict[str, object]) -> str:
-    """The numbers of a row for the terminal."""
-    names = ["others_share", "per_slice_s", "median_s", "first_request_s", "peak_pss_gb", "peak_rss_sum_gb"]
-    names += [f"{step}_ms" for step in (*PYTHON_STEPS, *NETWORKS)] + [f"rss_{name}_gb" for name in PROCESSES]
-    lines = [f"{row['volume']}, {row['shape']}, {row['prompts']} prompts, window of {row['window_size']} slices"]
-    lines += [f"  {name:<28} {row[name]:10.3f}" for name in names if row[name] != ""]
-    return "\n".join(lines)
+def spent_between(before: Nanoseconds, after: Nanoseconds) -> Nanoseconds:
+    return {model: {kind: ns - before[model][kind] for kind, ns in kinds.items()} for model, kinds in after.items()}

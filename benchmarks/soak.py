@@ -1,63 +1,80 @@
 """Many clients for minutes, with good, wrong and impatient requests to both models: answers stay right, memory flat.
 
-    .venv/bin/python benchmarks/soak.py
+    .venv/bin/python benchmarks/soak.py                  # one tritonserver: a row in results/soak.csv
+    .venv/bin/python benchmarks/soak.py --kill-every 70  # serve.py, with kill -9 of its processes: results/kills.csv
 
-Each request is sent alone first; what eight clients at a time get must be the same, to the bit. Writes a row into
-results/soak.csv, the memory over time into results/soak_memory.csv, and the plot soak.png. The exit status is 0 only if
-all answers were right and memory was flat.
+Each request is sent alone first; what eight clients at a time get must be the same, to the bit. The memory over time
+goes into a file beside the row. With kills a client whose request fails asks again; times are seconds after a kill,
+until there is another tritonserver and until the first right answer of each model that it was asked for. A minute after
+a kill serve.py starts the next server without a pause. The exit status is 0 only if all answers were right and, without
+kills, memory was flat.
 """
 
 import argparse
 import csv
 import random
+import re
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle, product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from medimageparse_client import Client, InvalidRequest, RequestTimeout
+import psutil
+from medimageparse_client import Client, InvalidRequest, MedImageParseError, RequestTimeout
 from medimageparse_demo.images import make_image
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import demo_repository
-from processes import field as process_field
-from processes import session_processes, total
-from recording import RESULTS, append_row, conditions
-from serve import SHM, TritonServer
+from processes import family, model_of, resident_sets
+from recording import RESULTS, append_row, conditions, median, parser_of
+from served import SHM, TritonServer
 
 N_REQUESTS, N_CLIENTS, LIMIT_S, SEED = 1000, 8, 1500.0, 0
-SAMPLES_EVERY_S = 0.5
-PLOT = Path(__file__).with_name("soak.png")
-MEMORY = RESULTS / "soak_memory.csv"
+SAMPLES_EVERY_S, POLL_S = 0.5, 0.05
 FLAT = 1.05  # the last quarter's median over the second quarter's; the first is warm-up
 APART = 0.0001  # share of voxels; nothing is batched across requests, so 0 is expected
+VICTIMS = {"step": "medimageparse_3d", "network": "mask_decoder_3d", "tritonserver": "tritonserver"}
+PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
 
 Answer = tuple[bytes, ...] | str  # arrays, or the words of an error
+ARRAYS = {"segment": ("label_map", "scores"), "segment_image": ("probabilities",)}
 VOLUMES = {(1, 48, 64): 1, (4, 96, 96): 2, (7, 64, 120): 5, (13, 128, 112): 3}  # slices, height, width -> prompts
 
 
 @dataclass(frozen=True)
 class Request:
-    """ask: sends it with a client."""
+    """method: of a client, with these options."""
 
     name: str
-    ask: Callable[[Client], Answer]
+    image: object
+    prompts: list[str] | None
+    method: str = "segment"
+    options: dict[str, object] = field(default_factory=dict)
     timeout_s: float = 300.0
 
 
 @dataclass
 class Soaked:
-    """What happened: outcomes counted, and memory as (second, answers so far, RSS of all processes, /dev/shm)."""
+    """What happened: outcomes counted, and memory as (second, answers so far, RSS of all processes, /dev/shm).
+
+    right: kind of a right answer, when it was asked for and when it came; kills: victim, moment, that of a new server
+    """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     apart: float = 0.0
     wrong: list[str] = field(default_factory=list)
+    right: list[tuple[str, float, float]] = field(default_factory=list)
+    kills: list[tuple[str, float, float]] = field(default_factory=list)
     samples: list[tuple[float, int, int, int]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -75,48 +92,30 @@ class Soaked:
 
 def requests() -> list[Request]:
     """Every kind of request: both models, several sizes and options, mistakes, and a caller who does not wait."""
-    found = []
+    found, of_image = [], partial(Request, method="segment_image")
     for seed, (shape, n_prompts) in enumerate(VOLUMES.items()):
         phantom = make_phantom(seed, "CT", shape)
         volume = nib.Nifti1Image(phantom.intensities, phantom.affine).to_bytes()
         prompts = ["liver", "spleen", "stomach", "aorta", "spine"][:n_prompts]
-        found.append(Request(f"volume of {shape[0]} slices", segment(volume, prompts)))
-    found.append(Request("wrong: no prompt left", segment(volume, ["\x07"])))
-    found.append(Request("wrong: two of three dimensions", segment(volume[:200], ["liver"])))
-    found.append(Request("does not wait", segment(volume, ["liver"]), timeout_s=0.05))
-    for seed in range(3):
-        image = make_image(seed)
-        found.append(Request(f"image {seed} together", segment_image(image.pixels, ["liver", "heart"])))
-    found.append(Request("image, each prompt alone", segment_image(image.pixels, ["liver", "spine"], joint=False)))
-    found.append(Request("wrong: an image type that is not known", segment_image(image.pixels, None, image_type="Map")))
-    found.append(Request("wrong: no image", segment_image(b"not an image", ["liver"])))
+        found.append(Request(f"volume of {shape[0]} slices", volume, prompts))
+    found.append(Request("wrong: no prompt left", volume, ["\x07"]))
+    found.append(Request("wrong: two of three dimensions", volume[:200], ["liver"]))
+    found.append(Request("does not wait", volume, ["liver"], timeout_s=0.05))
+    images = [make_image(seed).pixels for seed in range(3)]
+    found += [of_image(f"image {seed} together", image, ["liver", "heart"]) for seed, image in enumerate(images)]
+    found.append(of_image("image, each prompt alone", images[2], ["liver", "spine"], options={"joint": False}))
+    found.append(of_image("wrong: an image type that is not known", images[2], None, options={"image_type": "Map"}))
+    found.append(of_image("wrong: no image", b"not an image", ["liver"]))
     return found
 
 
-def segment(volume: bytes, prompts: list[str]) -> Callable[[Client], Answer]:
-    def ask(client: Client) -> Answer:
-        found = client.segment(volume, prompts)
-        return found.label_map.tobytes(), found.scores.tobytes()
-
-    return ask
-
-
-def segment_image(
-    image: bytes | np.ndarray, prompts: list[str] | None, **options: object
-) -> Callable[[Client], Answer]:
-    def ask(client: Client) -> Answer:
-        found = client.segment_image(image, prompts, **options)
-        return (found.probabilities.tobytes(),)
-
-    return ask
-
-
-def answer_of(server: TritonServer, request: Request, protocol: str) -> Answer:
+def answer_of(server: "TritonServer | Supervised", request: Request, protocol: str) -> Answer:
     """What a request gets over a connection of its own."""
     url = server.grpc_url if protocol == "grpc" else server.http_url
     with Client(url, protocol=protocol, timeout_s=request.timeout_s) as client:
         try:
-            return request.ask(client)
+            found = getattr(client, request.method)(request.image, request.prompts, **request.options)
+            return tuple(getattr(found, name).tobytes() for name in ARRAYS[request.method])
         except InvalidRequest as error:
             return f"refused: {error}"
         except RequestTimeout:
@@ -134,7 +133,7 @@ def share_apart(found: Answer, expected: Answer) -> float:
 
 
 def soak(
-    server: TritonServer, n_requests: int = N_REQUESTS, n_clients: int = N_CLIENTS, limit_s: float = LIMIT_S
+    server: "TritonServer | Supervised", n_requests: int, n_clients: int, limit_s: float, kill_every_s: float = 0.0
 ) -> Soaked:
     """Sends each kind alone, then n_requests in random order from n_clients at a time; ends early at limit_s."""
     kinds, soaked, lock, ended = requests(), Soaked(), threading.Lock(), threading.Event()
@@ -142,88 +141,135 @@ def soak(
     rng = random.Random(SEED)
     planned = [(kinds[i % len(kinds)], rng.choice(("grpc", "http"))) for i in range(n_requests)]
     rng.shuffle(planned)
-    start = time.monotonic()
+    start, root = time.monotonic(), psutil.Process(server.process.pid)
 
     def send(request: Request, protocol: str) -> None:
-        if time.monotonic() > start + limit_s:
+        while time.monotonic() < start + limit_s:
+            asked = time.monotonic()
+            try:
+                found = answer_of(server, request, protocol)
+            except MedImageParseError:
+                if not kill_every_s:
+                    raise
+                time.sleep(POLL_S)
+                continue
+            apart = share_apart(found, alone[request.name])
+            with lock:
+                soaked.outcomes[request.name] += 1
+                soaked.apart = max(soaked.apart, apart)
+                soaked.right.append((request.name, asked, time.monotonic()))
+                soaked.wrong += [request.name] if apart > APART else []
             return
-        found = answer_of(server, request, protocol)
-        apart = share_apart(found, alone[request.name])
-        with lock:
-            soaked.outcomes[request.name] += 1
-            soaked.apart = max(soaked.apart, apart)
-            if apart > APART:
-                soaked.wrong.append(request.name)
 
     def sample() -> None:
-        assert server.process is not None
         while not ended.wait(SAMPLES_EVERY_S):
-            rss = total(process_field(folder / "status", "VmRSS") for folder in session_processes(server.process.pid))
             shm = sum(region.stat().st_blocks * 512 for region in SHM.glob(f"{server.shm_prefix}*"))
+            rss = sum(resident_sets(root).values())
             soaked.samples.append((time.monotonic() - start, soaked.n_done, rss, shm))
 
-    sampler = threading.Thread(target=sample, daemon=True)
-    sampler.start()
+    def kill() -> None:
+        for name, victim in cycle(VICTIMS.items()):
+            if ended.wait(kill_every_s):
+                return
+            old = tritonserver_of(root)
+            found = {model_of(process): process for process in family(old)} if old else {}
+            if victim not in found:  # still on its way back
+                continue
+            found[victim].kill()
+            killed = time.monotonic()
+            while tritonserver_of(root) in (None, old) and not ended.wait(POLL_S):
+                pass
+            soaked.kills.append((name, killed, time.monotonic()))
+
+    background = [threading.Thread(target=work) for work in (sample, *([kill] if kill_every_s else []))]
+    for thread in background:
+        thread.start()
     with ThreadPoolExecutor(n_clients) as executor:
         list(executor.map(send, *zip(*planned, strict=True)))
     ended.set()
-    sampler.join()
+    for thread in background:
+        thread.join()
     soaked.seconds = time.monotonic() - start
     return soaked
 
 
-def plot(soaked: Soaked, path: Path) -> None:
-    """Memory over time; the grey part is warm-up."""
-    import matplotlib
+@dataclass(frozen=True)
+class Supervised:
+    """A serve.py of the demo models."""
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    seconds, done, rss, shm = (np.array(column) for column in zip(*soaked.samples, strict=True))
-    figure, left = pyplot.subplots(figsize=(8, 3.5), layout="constrained")
-    left.axvspan(0, seconds[np.searchsorted(done, soaked.n_done // 4)], color="0.93")
-    left.plot(seconds, rss / 1e9, color="tab:blue", label="RSS of all processes, GB")
-    left.plot(seconds, shm / 1e9, color="tab:orange", label="/dev/shm, GB")
-    left.set(xlabel="seconds", ylabel="GB", ylim=(0, None), xlim=(0, None))
-    right = left.twinx()
-    right.plot(seconds, done, color="0.6", linewidth=1)
-    right.set(ylabel="requests answered (grey)", ylim=(0, None))
-    left.legend(loc="lower right")
-    left.set_title(f"{soaked.n_done} requests, {N_CLIENTS} clients, grey ground: warm-up")
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    process: subprocess.Popen[str]
+    grpc_url: str
+    http_url: str
+    shm_prefix: str = "not looked at"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=N_REQUESTS)
-    parser.add_argument("--clients", type=int, default=N_CLIENTS)
-    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="no request is begun after that")
-    arguments = parser.parse_args()
-    found_at = conditions(["onnxruntime", "numpy", "nvidia-pytriton"])
+@contextmanager
+def supervised() -> Iterator[Supervised]:
+    command = [sys.executable, "-m", "medimageparse_demo.serve", "--runtime=cpu"]
+    command += [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        urls = re.search(r"http (\S+), grpc (\S+),", process.stdout.readline())
+        if urls is None:
+            raise SystemExit("serve.py does not start: make serve-demo says why")
+        try:
+            yield Supervised(process, urls[2], urls[1])
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def tritonserver_of(launcher: psutil.Process) -> psutil.Process | None:
+    """The server that a serve.py has started, once it is one."""
+    return next((child for child in launcher.children() if model_of(child) == "tritonserver"), None)
+
+
+def with_kills(options: argparse.Namespace) -> bool:
+    """A row for each victim; whether all answers were right."""
+    with supervised() as server:
+        soaked = soak(server, options.requests, options.clients, options.limit_s, options.kill_every)
+    for victim in VICTIMS:
+        kills = [(killed, new) for name, killed, new in soaked.kills if name == victim]
+        row = {"killed": victim, "kills": len(kills), "wrong_answers": len(soaked.wrong)}
+        waited = {"new_server_s": [new - killed for killed, new in kills], "volume_s": [], "image_s": []}
+        for kind, (killed, new) in product(("volume", "image"), kills):
+            came = [came for name, asked, came in soaked.right if name.startswith(kind) and asked > new]
+            waited[f"{kind}_s"] += [min(came) - killed] if came else []
+        if all(waited.values()):
+            row |= {name: median(seconds) for name, seconds in waited.items()}
+            row["slowest_s"] = max(waited["volume_s"] + waited["image_s"])
+            here = conditions(PACKAGES) | {"networks": "DEMO and DEMO_2D", "clients": options.clients}
+            append_row(options.results or RESULTS / "kills.csv", here | row)
+            print(row)
+    return not soaked.wrong and soaked.n_done == options.requests
+
+
+def without_kills(options: argparse.Namespace) -> bool:
+    """A row; whether all answers were right and memory was flat."""
+    results, here = options.results or RESULTS / "soak.csv", conditions(PACKAGES)
     with tempfile.TemporaryDirectory() as folder, TritonServer(demo_repository(Path(folder) / "models")) as server:
-        soaked = soak(server, arguments.requests, arguments.clients, arguments.limit_s)
-    with MEMORY.open("w", newline="") as file:
+        soaked = soak(server, options.requests, options.clients, options.limit_s)
+    growth = {"rss_growth": soaked.growth(2), "shm_growth": soaked.growth(3)}
+    row = {"requests": soaked.n_done, "clients": options.clients, "kinds": len(soaked.outcomes)}
+    row |= {"seconds": soaked.seconds, "wrong_answers": len(soaked.wrong), "most_voxels_apart": soaked.apart, **growth}
+    row |= {"rss_gb_at_end": soaked.samples[-1][2] / 1e9, "shm_gb_at_end": soaked.samples[-1][3] / 1e9}
+    append_row(results, here | row)
+    with results.with_name(f"{results.stem}_memory.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("seconds", "answered", "rss_bytes", "shm_bytes"))
         writer.writerows((round(sample[0], 1), *sample[1:]) for sample in soaked.samples)
-    plot(soaked, PLOT)
-    row = {
-        "requests": soaked.n_done,
-        "clients": arguments.clients,
-        "kinds": len(soaked.outcomes),
-        "seconds": soaked.seconds,
-        "wrong_answers": len(soaked.wrong),
-        "most_voxels_apart": soaked.apart,
-        "rss_growth": soaked.growth(2),
-        "shm_growth": soaked.growth(3),
-        "rss_gb_at_end": soaked.samples[-1][2] / 1e9,
-        "shm_gb_at_end": soaked.samples[-1][3] / 1e9,
-    }
-    append_row(RESULTS / "soak.csv", found_at | row)
     for name, value in (*row.items(), *sorted(soaked.outcomes.items())):
         print(f"{name:<44} {value if isinstance(value, int) else round(value, 4)}")
-    flat = max(soaked.growth(2), soaked.growth(3)) <= FLAT
-    return 0 if flat and not soaked.wrong and soaked.n_done == arguments.requests else 1
+    return max(growth.values()) <= FLAT and not soaked.wrong and soaked.n_done == options.requests
+
+
+def main() -> int:
+    parser = parser_of(__doc__, work=False)
+    parser.add_argument("--requests", type=int, default=N_REQUESTS)
+    parser.add_argument("--clients", type=int, default=N_CLIENTS)
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="no request is begun after that")
+    parser.add_argument("--kill-every", type=float, default=0.0, metavar="S", help="0: nothing is killed")
+    options = parser.parse_args()
+    return 0 if (with_kills if options.kill_every else without_kills)(options) else 1
 
 
 if __name__ == "__main__":

@@ -1,48 +1,165 @@
-"""The ways to run the three networks that are compared: the dictionary at the end, one technique a line."""
+"""The ways to run the three networks of a model, each of them tensors in and out as they are served; and their parity.
+
+TECHNIQUES at the end has one a line. The originals' schedule takes and gives the same tensors as our networks.
+"""
 
 import copy
-import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+import time
+from argparse import Namespace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+import original_schedule as schedule
 import torch
-from medimageparse.build_engine import build_plan
-from medimageparse.export_onnx import to_float16
-from medimageparse.served_tensors import Dimension, Network, networks
+from graphs import IMAGE_IN_BF16, description_of, find_graphs, graph_of
+from medimageparse.comparison import blobs
+from medimageparse.networks import build_random
+from medimageparse.served_tensors import Network, networks
 from medimageparse.variants import Variant
-from served import random_graphs
+from recording import median
 from torch import Tensor, nn
 
-TORCH_DTYPES = {np.float32: torch.float32, np.int64: torch.int64, np.uint8: torch.uint8}
+PARTS = TEXT, IMAGE, MASKS = "text encoder", "image encoder", "mask decoder"
+ALL = "all"
+N_TOKENS = 15  # of the longest of the 15 sentences for the real CT
 
-Run = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
+Tensors = dict[str, Tensor]  # by the names that they are served under
+Run = Callable[[Sequence[Tensor]], Iterable[Tensor]]  # inputs of a network -> its outputs
+Way = Mapping[str, Run]  # by part
+Type = torch.dtype | None
 
 
 @dataclass(frozen=True)
 class Setup:
-    """device: "cuda" or "cpu"; modules: fp32, on the device, by network; work: where exported graphs are kept."""
+    """device: "cuda" or "cpu"; options: as parser_of makes them."""
 
     device: str
     variant: Variant
-    modules: Mapping[str, nn.Module]
-    work: Path
+    options: Namespace
+
+    @cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        """In fp32 with random weights, by part."""
+        built = build_random(self.variant, self.options.seed).values()
+        return {part: m.to(self.device).requires_grad_(False) for part, m in zip(PARTS, built, strict=True)}
+
+    @cached_property
+    def networks(self) -> dict[str, Network]:
+        return dict(zip(PARTS, networks(self.variant).values(), strict=True))
+
+    def graphs(self, precision: str) -> dict[str, Path]:
+        """Of the same weights."""
+        folder = find_graphs(self.variant.model, self.options, precision)
+        wanted = (self.variant.name, f"random weights, seed {self.options.seed}", precision)
+        found = description_of(folder, self.variant.model)
+        if (found["variant"], found["checkpoint_sha256"], found["precision"]) != wanted:
+            raise SystemExit(f"no folder of --graphs has {' '.join(wanted)}; left out, they are exported")
+        return {part: graph_of(folder, network.name) for part, network in self.networks.items()}
+
+
+def make_request(setup: Setup, n_slices: int, n_prompts: int, seed: int = 0) -> Tensors:
+    """A made-up window of slices, or an image, and prompts of several lengths that a mark ends."""
+    random, variant = np.random.default_rng(seed), setup.variant
+    if variant.model == "medimageparse_3d":
+        image = blobs(variant.image_size, n_slices + 2, random)
+    else:
+        image = np.ascontiguousarray(blobs(variant.image_size, 3, random).astype(np.uint8).transpose(1, 2, 0)[None])
+    lengths = random.integers(3, N_TOKENS + 1, (n_prompts, 1))
+    lengths[-1] = N_TOKENS
+    start, end = variant.vocabulary_size - 2, variant.vocabulary_size - 1
+    input_ids = random.integers(1, start, (n_prompts, N_TOKENS))
+    input_ids[:, 0] = start
+    input_ids[np.arange(N_TOKENS) >= lengths - 1] = end
+    arrays = {
+        setup.networks[IMAGE].inputs[0].name: image,
+        "input_ids": input_ids,
+        "attention_mask": (np.arange(N_TOKENS) < lengths).astype(np.int64),
+        "prompt_groups": np.arange(n_prompts)[None],
+    }
+    return {name: torch.from_numpy(array).to(setup.device) for name, array in arrays.items()}
+
+
+def run_parts(setup: Setup, way: Way, request: Tensors) -> tuple[Tensors, list[Any]]:
+    """All that the three networks make of a request, and marks of the clock before, between and after them."""
+    known, marks = dict(request), [mark(setup.device)]
+    for part, network in setup.networks.items():
+        outputs = way[part]([known[spec.name] for spec in network.inputs])
+        known |= zip((spec.name for spec in network.outputs), outputs, strict=True)
+        marks.append(mark(setup.device))
+    return known, marks
+
+
+def mark(device: str) -> Any:
+    if device == "cpu":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def seconds_between(marks: Sequence[Any]) -> list[float]:
+    """Of events once they have happened."""
+    return [b - a if isinstance(a, float) else a.elapsed_time(b) / 1000 for a, b in pairwise(marks)]
+
+
+def parity(part: str, expected: Tensors, found: Tensors) -> dict[str, object]:
+    """Relative L2 of a part's results; of the whole, how many pixels have the same label, and the masks' mean IoU."""
+    name = {TEXT: "text_features", IMAGE: "memory_stride8"}.get(part, "mask_logits")
+    name = name if name in expected else "prompt_features"
+    wanted, had = expected[name].double(), found[name].double()
+    measured = {"label_agreement": "", "mask_iou": "", "relative_l2": float((had - wanted).norm() / wanted.norm())}
+    if part == ALL:
+        a, b = labels_of(expected), labels_of(found)
+        labels = [label for label in torch.cat([a, b]).unique().tolist() if label]
+        overlaps = [float(((a == k) & (b == k)).sum() / ((a == k) | (b == k)).sum()) for k in labels]
+        measured["mask_iou"] = float(np.mean(overlaps)) if overlaps else float("nan")
+        measured["label_agreement"] = float((a == b).float().mean())
+    return measured
+
+
+def labels_of(results: Tensors) -> Tensor:
+    """In 2D the number of a prompt where a pixel is inside of its mask."""
+    if "label_slices" in results:
+        return results["label_slices"]
+    masks = results["mask_logits"] > 0
+    return masks * torch.arange(1, len(masks) + 1, device=masks.device)[:, None, None]
+
+
+def original(setup: Setup, draws: bool = True) -> Way:
+    """What the original of the model computes, with our weights; in 3D it draws anew for every prompt, or as ours."""
+    text, image, masks = (setup.modules[part] for part in PARTS)
+    last = masks.mask_decoder.mask_features
+    if setup.variant.model == "medimageparse":
+        return {
+            TEXT: lambda inputs: schedule.text_2d(text, *inputs),
+            IMAGE: lambda inputs: schedule.image_2d(image, last, *inputs),
+            MASKS: lambda inputs: schedule.masks_2d(masks, inputs[:4], inputs[4], inputs[6]),
+        }
+    noise = None if draws else [getattr(masks, f"noise_{i}") for i in range(setup.variant.n_decoder_layers)]
+
+    def decode(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        mask_logits, edge_logits, existence = schedule.masks_3d(masks, inputs[:4], inputs[4], noise)
+        labels, scores = schedule.merge_3d(mask_logits, existence, setup.variant.image_size)
+        return labels, scores, mask_logits, edge_logits
+
+    return {
+        TEXT: lambda inputs: (schedule.text_3d(text, *inputs),),
+        IMAGE: lambda inputs: schedule.image_3d(image, last, *inputs),
+        MASKS: decode,
+    }
 
 
 def pytorch(
-    setup: Setup,
-    *,
-    tf32: bool = False,
-    weights: torch.dtype | None = None,
-    autocast: torch.dtype | None = None,
-    compiled: bool = False,
-) -> dict[str, Run]:
-    """PyTorch with its own copy of the weights, eager or compiled with CUDA graphs.
+    setup: Setup, *, tf32: bool = False, weights: Type = None, autocast: Type = None, compiled: bool = False
+) -> Way:
+    """PyTorch, eager or compiled with CUDA graphs.
 
     weights: a half precision for what the fp16 export halves; the casts written in the networks do the rest
     """
@@ -50,11 +167,13 @@ def pytorch(
     context = partial(torch.autocast, setup.device, autocast) if autocast else nullcontext
 
     def prepare(module: nn.Module) -> Run:
-        module = copy.deepcopy(module) if weights is None else halved(module, weights)
+        module = module if weights is None else halved(module, weights)
         called = torch.compile(module, mode="reduce-overhead", dynamic=False) if compiled else module
 
-        def run(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            set_tf32(tf32)
+        def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
+            # whether float32 products and convolutions may round their operands to TF32
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = tf32
             with torch.no_grad(), context():
                 outputs = called(*inputs)
             outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
@@ -63,17 +182,13 @@ def pytorch(
 
         return run
 
-    return {name: prepare(module) for name, module in setup.modules.items()}
-
-
-def set_tf32(allowed: bool) -> None:
-    """Whether float32 matrix products and convolutions may round their operands to TF32."""
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    torch.backends.cudnn.allow_tf32 = allowed
+    return {part: prepare(module) for part, module in setup.modules.items()}
 
 
 def halved(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy whose weights are in `dtype` where the fp16 export has float16: all but norms and buffers."""
+    from medimageparse.export_onnx import to_float16
+
     half = to_float16(copy.deepcopy(module))
     for parameter, original in zip(half.parameters(), module.parameters(), strict=True):
         if parameter.dtype == torch.float16:
@@ -81,98 +196,145 @@ def halved(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return half
 
 
-def onnx_runtime(setup: Setup, *, precision: str = "fp32", tf32: bool = False) -> dict[str, Run]:
-    """The exported graphs in ONNX Runtime, bound to inputs and outputs in memory of the device."""
-    graphs = random_graphs(setup.work, setup.variant.name, precision)
-    provider = "CUDAExecutionProvider" if setup.device == "cuda" else "CPUExecutionProvider"
-    provider_options = {"use_tf32": int(tf32)} if setup.device == "cuda" else {}
-    options = onnxruntime.SessionOptions()
-    if setup.device == "cpu":
-        options.intra_op_num_threads = torch.get_num_threads()
+def onnx_run(graph: Path | bytes, inputs: list[str], outputs: list[str], device: str, tf32: bool = False) -> Run:
+    """Inputs and outputs lie in memory of the device; only these outputs are given, though the whole graph runs."""
+    from onnxruntime import InferenceSession, OrtValue, SessionOptions
 
-    def prepare(network: Network) -> Run:
-        graph = graphs / network.name / "1" / "model.onnx"
-        session = onnxruntime.InferenceSession(graph, options, [provider], [provider_options])
-        if session.get_providers()[0] != provider:
-            raise SystemExit("ONNX Runtime cannot use CUDA: onnxruntime-gpu or a library it needs is missing")
-        return partial(run_bound, session, network, setup.device)
+    provider, settings = ("CUDAExecutionProvider", {"use_tf32": int(tf32)}), SessionOptions()
+    if device == "cpu":
+        provider, settings.intra_op_num_threads = ("CPUExecutionProvider", {}), torch.get_num_threads()
+    session = InferenceSession(graph, settings, [provider])
+    if session.get_providers()[0] != provider[0]:
+        raise SystemExit("ONNX Runtime cannot use CUDA: onnxruntime-gpu or a library it needs is missing")
 
-    return {name: prepare(network) for name, network in networks(setup.variant).items()}
+    def run(tensors: Sequence[Tensor]) -> Iterable[Tensor]:
+        binding = session.io_binding()
+        for name, tensor in zip(inputs, tensors, strict=True):
+            binding.bind_ortvalue_input(name, OrtValue.from_dlpack(tensor.contiguous()))
+        for name in outputs:
+            binding.bind_output(name, device)
+        session.run_with_iobinding(binding)  # returns when the results are there
+        return map(torch.from_dlpack, binding.get_outputs())
 
-
-def run_bound(
-    session: onnxruntime.InferenceSession, network: Network, device: str, inputs: Sequence[Tensor]
-) -> tuple[Tensor, ...]:
-    """One run that reads and writes torch tensors where they are; it returns when the results are there."""
-    outputs = empty_outputs(network, inputs, device)
-    assert all(tensor.is_contiguous() for tensor in inputs)
-    binding = session.io_binding()
-    for specs, tensors, bind in (
-        (network.inputs, inputs, binding.bind_input),
-        (network.outputs, outputs, binding.bind_output),
-    ):
-        for spec, tensor in zip(specs, tensors, strict=True):
-            bind(spec.name, device, 0, spec.dtype, tuple(tensor.shape), tensor.data_ptr())
-    session.run_with_iobinding(binding)
-    return tuple(outputs)
+    return run
 
 
-def empty_outputs(network: Network, inputs: Sequence[Tensor], device: str) -> list[Tensor]:
-    """Room for what these inputs give."""
-    sizes = dynamic_sizes(network, inputs)
-    shapes = [[sizes[d.name] if isinstance(d, Dimension) else d for d in spec.shape] for spec in network.outputs]
-    dtypes = [TORCH_DTYPES[spec.dtype] for spec in network.outputs]
-    return [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in zip(shapes, dtypes, strict=True)]
+def onnx_runtime(setup: Setup, *, precision: str = "fp32", tf32: bool = False) -> Way:
+    files = setup.graphs(precision)
+    return {part: onnx_run(files[part], *names_of(setup.networks[part]), setup.device, tf32) for part in PARTS}
 
 
-def tensorrt(setup: Setup, *, precision: str) -> dict[str, Run]:
+def names_of(network: Network) -> tuple[list[str], list[str]]:
+    return [spec.name for spec in network.inputs], [spec.name for spec in network.outputs]
+
+
+def openvino_run(graph: Path, outputs: Sequence[str]) -> Run:
+    """In bf16, as RUNTIME=cpu-bf16 serves the image encoders."""
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
+    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+
+    def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
+        results = request.infer([tensor.numpy() for tensor in inputs])
+        return [torch.from_numpy(results[name]) for name in outputs]
+
+    return run
+
+
+def openvino_bf16(setup: Setup) -> Way:
+    encoder = openvino_run(setup.graphs("fp32")[IMAGE], names_of(setup.networks[IMAGE])[1])
+    return onnx_runtime(setup) | {IMAGE: encoder}
+
+
+def tensorrt(setup: Setup, *, precision: str) -> Way:
     """The exported graphs as engines that are built now, which takes minutes; a request asks for all outputs."""
     import tensorrt as trt
+    from medimageparse.build_engine import build_plan
 
-    graphs = random_graphs(setup.work, setup.variant.name, precision)
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
 
-    def prepare(network: Network) -> Run:
-        engine = runtime.deserialize_cuda_engine(build_plan(trt, graphs / network.name / "1" / "model.onnx", network))
-        return partial(run_engine, engine.create_execution_context(), network)
+    def prepare(network: Network, graph: Path) -> Run:
+        context = runtime.deserialize_cuda_engine(build_plan(trt, graph, network)).create_execution_context()
 
-    return {name: prepare(network) for name, network in networks(setup.variant).items()}
+        def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
+            tensors = [tensor.contiguous() for tensor in inputs]
+            for spec, tensor in zip(network.inputs, tensors, strict=True):
+                context.set_input_shape(spec.name, tuple(tensor.shape))
+            for spec in network.outputs:
+                shape, dtype = tuple(context.get_tensor_shape(spec.name)), getattr(torch, np.dtype(spec.dtype).name)
+                tensors.append(torch.empty(shape, dtype=dtype, device=setup.device))
+            for spec, tensor in zip((*network.inputs, *network.outputs), tensors, strict=True):
+                context.set_tensor_address(spec.name, tensor.data_ptr())
+            if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
+                raise SystemExit(f"the engine of {network.name} does not run")
+            return tensors[len(inputs) :]
 
+        return run
 
-def run_engine(context: Any, network: Network, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """One run on the stream that torch uses, from and to torch's tensors."""
-    outputs = empty_outputs(network, inputs, "cuda")
-    for spec, tensor in zip(network.inputs, inputs, strict=True):
-        context.set_input_shape(spec.name, tuple(tensor.shape))
-    for spec, tensor in zip((*network.inputs, *network.outputs), (*inputs, *outputs), strict=True):
-        context.set_tensor_address(spec.name, tensor.data_ptr())
-    if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-        raise SystemExit(f"the engine of {network.name} does not run")
-    return tuple(outputs)
-
-
-def dynamic_sizes(network: Network, inputs: Sequence[Tensor]) -> dict[str, int]:
-    """Dynamic dimension -> its size in these inputs."""
-    sizes = {
-        dimension.name: size
-        for spec, tensor in zip(network.inputs, inputs, strict=True)
-        for dimension, size in zip(spec.shape, tensor.shape, strict=True)
-        if isinstance(dimension, Dimension)
-    }
-    if "slices_and_halo" in sizes:
-        sizes["slices"] = sizes["slices_and_halo"] - 2
-    return sizes
+    return {part: prepare(setup.networks[part], graph) for part, graph in setup.graphs(precision).items()}
 
 
-TECHNIQUES: dict[str, Callable[[Setup], dict[str, Run]]] = {
-    "eager-fp32": pytorch,
-    "eager-tf32": partial(pytorch, tf32=True),
-    "autocast-bf16": partial(pytorch, autocast=torch.bfloat16),
-    "typed-fp16": partial(pytorch, weights=torch.float16),
-    "compile-bf16": partial(pytorch, weights=torch.bfloat16, compiled=True),
-    "onnxruntime-fp32": onnx_runtime,
-    "onnxruntime-tf32": partial(onnx_runtime, tf32=True),
-    "onnxruntime-fp16": partial(onnx_runtime, precision="fp16"),
+Technique = tuple[str, str, str, Callable[[Setup], Way]]  # way as in the results, runtime, precision, what prepares it
+TORCH, ONNX = "PyTorch", "ONNX Runtime"
+TECHNIQUES: dict[str, Technique] = {
+    "original": ("original", TORCH, "fp32", original),
+    "eager-fp32": ("ours, PyTorch", TORCH, "fp32", pytorch),
+    "eager-tf32": ("ours, PyTorch, TF32", TORCH, "tf32", partial(pytorch, tf32=True)),
+    "autocast-bf16": ("ours, PyTorch, autocast", TORCH, "bf16", partial(pytorch, autocast=torch.bfloat16)),
+    "typed-fp16": ("ours, PyTorch, fp16 weights", TORCH, "fp16", partial(pytorch, weights=torch.float16)),
+    "compile-bf16": ("ours, torch.compile", TORCH, "bf16", partial(pytorch, weights=torch.bfloat16, compiled=True)),
+    "onnxruntime-fp32": ("ours, ONNX Runtime", ONNX, "fp32", onnx_runtime),
+    "onnxruntime-tf32": ("ours, ONNX Runtime, TF32", ONNX, "tf32", partial(onnx_runtime, tf32=True)),
+    "onnxruntime-fp16": ("ours, ONNX Runtime, fp16", ONNX, "fp16", partial(onnx_runtime, precision="fp16")),
+    "openvino-bf16": ("ours, image encoder in bf16", f"OpenVINO, {ONNX}", IMAGE_IN_BF16, openvino_bf16),
+    "tensorrt-fp16": ("ours, TensorRT, fp16", "TensorRT", "fp16", partial(tensorrt, precision="fp16")),
 }
-if importlib.util.find_spec("tensorrt"):
-    TECHNIQUES["tensorrt-fp16"] = partial(tensorrt, precision="fp16")
+
+
+@torch.no_grad()
+def measure(
+    setup: Setup, ways: Mapping[str, Way], n_slices: int, prompts: Sequence[int], rounds: int, n_sets: int = 1
+) -> Iterator[tuple[str, int, str, list[float], dict[str, object]]]:
+    """Way, prompts, part; seconds of every round, and the worst parity with the original on our noise.
+
+    Each round runs every way with every number of prompts and the next of `n_sets` requests, so that a change of the
+    machine's speed meets all.
+    """
+    requests = {n: [make_request(setup, n_slices, n, seed) for seed in range(n_sets)] for n in prompts}
+    noisy, compared, marks = original(setup, draws=False), {}, []
+    for n_prompts, sets in requests.items():
+        expected = [run_parts(setup, noisy, request)[0] for request in sets]
+        for name, way in ways.items():
+            pairs = [(e, run_parts(setup, way, request)[0]) for e, request in zip(expected, sets, strict=True)]
+            compared[name, n_prompts] = {part: worst([parity(part, *pair) for pair in pairs]) for part in (*PARTS, ALL)}
+    for n_round, (n_prompts, sets), (name, way) in product(range(rounds), requests.items(), ways.items()):
+        marks.append((name, n_prompts, run_parts(setup, way, sets[n_round % n_sets])[1]))
+    if setup.device == "cuda":
+        torch.cuda.synchronize()
+    times = defaultdict(list)
+    for name, n_prompts, of_run in marks:
+        spent = dict(zip(PARTS, seconds_between(of_run), strict=True))
+        for part, seconds in (spent | {ALL: sum(spent.values())}).items():
+            times[name, n_prompts, part].append(seconds)
+    for (name, n_prompts, part), seconds in times.items():
+        yield name, n_prompts, part, seconds, compared[name, n_prompts][part]
+
+
+def worst(measured: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    same = {name: min(one[name] for one in measured) for name in ("label_agreement", "mask_iou")}
+    return same | {"relative_l2": max(one["relative_l2"] for one in measured)}
+
+
+def columns(
+    setup: Setup, name: str, sizes: tuple[int, int, str], times: Sequence[float], of_original: Sequence[float]
+) -> dict[str, object]:
+    """What a row says of a way, of slices, prompts and part, and of its time."""
+    n_slices, n_prompts, part = sizes
+    way, runtime, precision, _ = TECHNIQUES[name]
+    said = {"model": setup.variant.model, "variant": setup.variant.name}
+    said |= {"weights": f"random, seed {setup.options.seed}", "way": way, "runtime": runtime, "precision": precision}
+    said |= {"threads": torch.get_num_threads(), "size": setup.variant.image_size, "slices": n_slices}
+    said |= {"prompts": n_prompts, "tokens": N_TOKENS, "part": part, "rounds": len(times), "median_s": median(times)}
+    ratio = median([a / b for a, b in zip(times, of_original, strict=True)])
+    return said | {"best_s": min(times), "s_per_slice": median(times) / n_slices, "times_original": ratio}

@@ -1,5 +1,6 @@
 """The benchmark scripts run on small models and write rows with their conditions; nothing timed is asserted."""
 
+import argparse
 import csv
 import os
 import subprocess
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from medimageparse.variants import TINY, TINY_2D
-from serve import has_bf16
 
 from .conftest import SEED, random_networks
 
@@ -22,12 +22,18 @@ SMALL_VOLUME = ["--slices", "2", "--prompts", "1", "--requests", "1", "--graphs"
 
 
 @pytest.fixture
-def schedules(monkeypatch):
-    """compare_schedules, with original_schedule in it."""
+def ways(monkeypatch):
+    """techniques, with original_schedule in it."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import compare_schedules
+    import techniques
 
-    return compare_schedules
+    return techniques
+
+
+def small_setup(ways, variant, n_slices, n_prompts):
+    """The test's random networks, and a request for them."""
+    setup = ways.Setup("cpu", variant, argparse.Namespace(seed=SEED))
+    return random_networks(variant), ways.make_request(setup, n_slices, n_prompts)
 
 
 def rows_of(folder: Path, script: str, *arguments: str) -> list[dict[str, str]]:
@@ -48,12 +54,8 @@ def report_of(folder: Path, name: str) -> tuple[str, str]:
     return printed, " ".join(picture.getroot().itertext())
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments"),
-    [("published_size_cpu.py", ["--window-size", "2"]), ("gpu_served.py", ["--device", "cpu", "--window-sizes", "2"])],
-)
-def test_a_served_volume_makes_a_row(tmp_path, script, arguments):
-    (row,) = rows_of(tmp_path, script, *SMALL_VOLUME, *arguments)
+def test_a_served_volume_makes_a_row(tmp_path):
+    (row,) = rows_of(tmp_path, "gpu_served.py", *SMALL_VOLUME, "--device", "cpu", "--window-size", "2")
 
     assert row["commit"]
     assert row["cpu"]
@@ -68,30 +70,32 @@ def test_every_network_and_technique_makes_a_row(tmp_path):
 
     rows = rows_of(tmp_path, "gpu_networks.py", *arguments.split())
 
-    networks = ["text_encoder_3d", "image_encoder_3d", "mask_decoder_3d", "all three"]
-    assert [(row["technique"], row["network"]) for row in rows] == [
-        (technique, network) for technique in ("eager-fp32", "typed-fp16") for network in networks
+    parts = ["text encoder", "image encoder", "mask decoder", "all"]
+    assert [(row["way"], row["part"]) for row in rows] == [
+        (way, part) for way in ("ours, PyTorch", "ours, PyTorch, fp16 weights") for part in parts
     ]
-    assert all(float(row["relative_l2"]) == 0 for row in rows[:4])
-    assert all(0 < float(row["relative_l2"]) < 0.1 for row in rows[4:])
+    assert all(float(row["relative_l2"]) < 1e-4 for row in rows[:4])
+    assert all(1e-4 < float(row["relative_l2"]) < 0.1 for row in rows[4:])
+    assert all(float(row["times_original"]) > 0 for row in rows)
     assert all(row["commit"] and row["torch"] for row in rows)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_prompts", [1, 4])
-def test_the_originals_schedule_computes_what_our_3d_networks_compute(schedules, n_prompts):
-    modules, request = random_networks(TINY), schedules.make_request(TINY, n_slices=3, n_prompts=n_prompts)
-    original, decoder = schedules.original, modules["mask_decoder_3d"]
+def test_the_originals_schedule_computes_what_our_3d_networks_compute(ways, n_prompts):
+    modules, request = small_setup(ways, TINY, n_slices=3, n_prompts=n_prompts)
+    original, decoder = ways.schedule, modules["mask_decoder_3d"]
+    prompts = (request["input_ids"], request["attention_mask"])
 
-    text = original.text_3d(modules["text_encoder_3d"], *request.prompts)
+    text = original.text_3d(modules["text_encoder_3d"], *prompts)
     mask_features = decoder.mask_decoder.mask_features
-    features = original.image_3d(modules["image_encoder_3d"], mask_features, request.image)
+    features = original.image_3d(modules["image_encoder_3d"], mask_features, request["window"])
     noise = [getattr(decoder, f"noise_{layer}") for layer in range(TINY.n_decoder_layers)]
     mask_logits, edge_logits, existence = original.masks_3d(decoder, features, text, noise)
     labels, scores = original.merge_3d(mask_logits, existence, TINY.image_size)
 
-    expected_text = modules["text_encoder_3d"](*request.prompts)
-    expected_features = modules["image_encoder_3d"](request.image)
+    expected_text = modules["text_encoder_3d"](*prompts)
+    expected_features = modules["image_encoder_3d"](request["window"])
     expected = (expected_text, mask_features(expected_features[0]), *expected_features[1:])
     torch.testing.assert_close((text, *features), expected, rtol=0, atol=1e-4)
     expected_labels, *expected = decoder(*expected_features, expected_text)
@@ -102,40 +106,42 @@ def test_the_originals_schedule_computes_what_our_3d_networks_compute(schedules,
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_prompts", [1, 3])
-def test_the_originals_schedule_computes_what_our_2d_networks_compute(schedules, n_prompts):
-    modules, request = random_networks(TINY_2D), schedules.make_request(TINY_2D, n_slices=1, n_prompts=n_prompts)
-    original = schedules.original
+def test_the_originals_schedule_computes_what_our_2d_networks_compute(ways, n_prompts):
+    modules, request = small_setup(ways, TINY_2D, n_slices=1, n_prompts=n_prompts)
+    original, decoder = ways.schedule, modules["mask_decoder"]
+    prompts = (request["input_ids"], request["attention_mask"])
 
-    text = original.text_2d(modules["text_encoder"], *request.prompts)
-    decoder = modules["mask_decoder"]
-    features = original.image_2d(modules["image_encoder"], decoder.mask_decoder.mask_features, request.image)
+    text = original.text_2d(modules["text_encoder"], *prompts)
+    features = original.image_2d(modules["image_encoder"], decoder.mask_decoder.mask_features, request["pixels"])
     found = original.masks_2d(decoder, features, *text)
 
-    tokens, of_prompts = modules["text_encoder"](*request.prompts)
-    together = torch.arange(n_prompts)[None]
-    finest, *memories = modules["image_encoder"](request.image)
-    expected = decoder(finest, *memories, tokens, request.prompts[1], of_prompts, together)
+    tokens, of_prompts = modules["text_encoder"](*prompts)
+    finest, *memories = modules["image_encoder"](request["pixels"])
+    expected = decoder(finest, *memories, tokens, prompts[1], of_prompts, request["prompt_groups"])
     expected_features = (decoder.mask_decoder.mask_features(finest), *memories)
     torch.testing.assert_close(features, expected_features, rtol=0, atol=1e-4)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_the_3d_original_draws_anew_for_every_prompt(schedules):
-    modules, request = random_networks(TINY), schedules.make_request(TINY, n_slices=1, n_prompts=2)
-    way = schedules.original_3d(modules)
+@torch.no_grad()
+def test_the_3d_original_draws_anew_for_every_prompt(ways):
+    setup = ways.Setup("cpu", TINY, argparse.Namespace(seed=SEED))
+    way, known = ways.original(setup), ways.make_request(setup, n_slices=1, n_prompts=2)
 
-    with torch.no_grad():
-        features, text = way.encode_image(request.image), way.encode_text(*request.prompts)
-        first, second = (schedules.original.masks_3d(modules["mask_decoder_3d"], features, *text) for _ in range(2))
+    first, second = (ways.run_parts(setup, way, known)[0] for _ in range(2))
 
-    assert not torch.equal(first[0], second[0])
+    assert torch.equal(first["text_features"], second["text_features"])
+    assert not torch.equal(first["mask_logits"], second["mask_logits"])
 
 
-def test_schedules_are_compared_part_by_part(tmp_path, exported):
+def test_schedules_are_compared_part_by_part(tmp_path, exported, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from served import has_bf16
+
     graphs = [str(exported(variant, "fp32")) for variant in (TINY, TINY_2D)]
     few = "--variant TINY --rounds 2 --prompts 1 3 --threads 1"
 
-    rows = rows_of(tmp_path, "compare_schedules.py", *few.split(), "--seed", str(SEED), "--graphs", *graphs)
+    rows = rows_of(tmp_path, "networks.py", *few.split(), "--seed", str(SEED), "--graphs", *graphs)
 
     exact = ("ours, PyTorch", "ours, ONNX Runtime")
     ways = ("original", *exact, *(["ours, image encoder in bf16"] if has_bf16() else []))
