@@ -182,14 +182,14 @@ def test_preview(sides_known, triton, volume_file, tmp_path):
 def test_preview_shows_the_intensities_that_the_network_saw(triton, volume_file, monkeypatch, tmp_path):
     with Client() as client:
         result = client.segment(volume_file, "liver")
-    result.report["image"]["intensity"]["bounds"] = [-160.0, 240.0]
+    result.report["image"]["intensity"] |= {"bounds": [-160.0, 240.0], "padding": [3000.0]}
     seen = {}
     monkeypatch.setattr(
         "medimageparse_client.segmentation.draw_preview",
         lambda *images, **options: seen.update(options) or Image.new("RGB", (4, 4)),
     )
     result.preview(tmp_path / "masks.png")
-    assert seen == {"grey_range": [-160.0, 240.0], "is_oriented": True}
+    assert seen == {"grey_range": [-160.0, 240.0], "padding": [3000.0], "is_oriented": True}
 
 
 def test_legend():

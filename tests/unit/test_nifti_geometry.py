@@ -27,6 +27,7 @@ AXIS_CODES = [
     "".join(codes) for order in itertools.permutations(["LR", "PA", "IS"]) for codes in itertools.product(*order)
 ]
 # 2 x 3 x 4 mm: an sform that says LPS and a qform that says RPI
+ODD_ZOOMS = [0, NAN, -2.0, INF, 1e30, 1e-40]
 ZOOMS = {"pixdim": [1, 2, 3, 4, 0, 0, 0, 0]}
 SFORM = {"sform_code": 1, "srow_x": [-2, 0, 0, 10], "srow_y": [0, -3, 0, 20], "srow_z": [0, 0, 4, 30]}
 QFORM = {"qform_code": 1, "quatern_b": 1, "qoffset_x": 7, "qoffset_y": 8, "qoffset_z": 9}
