@@ -65,7 +65,7 @@ def choose_ports(asked: Mapping[str, tuple[str, int]]) -> dict[str, int]:
             else:
                 chosen[name] = int(found.getsockname()[1])
     if problems:
-        raise ServeError("; ".join(problems))
+        raise ServeError("; ".join(dict.fromkeys(problems)))
     return chosen
 
 

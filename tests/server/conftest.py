@@ -20,6 +20,9 @@ from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, demo_repository
 from serve import TritonServer
 
+# a proxy of the environment knows nothing of the servers here, and Triton's own clients would ask it
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
+
 MODEL = "medimageparse_3d"
 OUTPUTS = ("nifti_file", "label_map", "scores", "report")
 PROMPTS = ("liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine")
@@ -39,6 +42,12 @@ def weights():
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory, weights):
     return demo_repository(tmp_path_factory.mktemp("demo") / "model_repository", weights)
+
+
+@pytest.fixture(scope="session")
+def both_demos(tmp_path_factory):
+    """A repository of both public models with the demos' graphs."""
+    return demo_repository(tmp_path_factory.mktemp("both_demos") / "model_repository")
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,13 @@
 
 import contextlib
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import time
-import urllib.error
-import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,68 +17,12 @@ import leftovers
 import nibabel as nib
 import numpy as np
 import pytest
+from addresses import open_local
 from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
 from medimageparse_client.cli import main
-from medimageparse_demo.repository import demo_repository
-from serve import REPOSITORY, TritonServer
-from supervise import children, is_running
-
-PORTS = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
-COMMAND = [sys.executable, str(REPOSITORY / "serve.py"), "--runtime", "cpu", *PORTS]
-PATIENCE_S = 180  # for a machine that does much else; nothing is asserted about times
-
-
-@pytest.fixture(scope="module")
-def both_demos(tmp_path_factory):
-    return demo_repository(tmp_path_factory.mktemp("both_demos") / "model_repository")
-
-
-@contextmanager
-def serving(log_file, repository, *flags, before=(), **options):
-    """A running serve.py, started by the command `before` it: its process and urls, and its log."""
-    command = [*before, *COMMAND, "--repository", repository, *flags]
-    with log_file.open("w") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **options)
-        try:
-            ready = process.stdout.readline()
-            assert ready.startswith("ready: "), log_file.read_text()
-            grpc, metrics, probes = re.search(r"grpc (\S+), metrics (\S+), probes (\S+)", ready).groups()
-            yield SimpleNamespace(process=process, grpc=grpc, metrics=metrics, probes=probes, log=log_file)
-        finally:
-            process.terminate()
-            process.communicate(timeout=60)
-
-
-def triton_of(service):
-    """The tritonserver of a serve.py, its python steps by their command lines, and the names of its shared memory."""
-    [triton] = [pid for pid in children(service.process.pid) if "tritonserver" in command_line(pid)]
-    steps = {pid: command_line(pid) for pid in children(triton)}
-    [prefix] = re.findall(r"shm-region-prefix-name=([\w-]+)", command_line(triton))
-    return triton, steps, prefix
-
-
-def command_line(pid):
-    return Path(f"/proc/{pid}/cmdline").read_text()
-
-
-def regions(prefix):
-    return [name for name in os.listdir("/dev/shm") if name.startswith(prefix)]
-
-
-def probe(service, path):
-    try:
-        with urllib.request.urlopen(service.probes + path, timeout=30) as answer:
-            return answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code
-
-
-def wait_until(condition):
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+from running_server import COMMAND, PATIENCE_S, command_line, probe, regions, serving, triton_of, wait_until
+from serve import TritonServer
+from server_processes import children, is_running
 
 
 @pytest.fixture(scope="module")
@@ -209,28 +151,58 @@ def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsy
             server.stop(at_once=True)
 
 
-def test_on_sigterm_a_request_under_way_is_finished(tmp_path, repository, phantom):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_request_under_way_is_finished_when_the_server_is_to_end(tmp_path, repository, phantom, number):
     """And a full disk under the log disturbs nothing."""
-    answers = []
+    with (
+        serving(Path("/dev/full"), repository, "--canary-interval=1000", "--verbose") as service,
+        asking(service, phantom) as answer,
+    ):
+        service.process.send_signal(number)
+        assert service.process.wait(PATIENCE_S) == 0
+        assert answer.result().label_map.any()
 
-    def ask(url):
-        with Client(url, timeout_s=PATIENCE_S) as client:
-            answers.append(client.segment(nib.Nifti1Image(phantom.intensities, phantom.affine), ["liver", "spleen"]))
 
-    with serving(Path("/dev/full"), repository, "--canary-interval=1000", "--verbose") as service:
-        canaries = volumes_decoded(service)
-        thread = threading.Thread(target=ask, args=(service.grpc,))
-        thread.start()
-        wait_until(lambda: volumes_decoded(service) > canaries)
-        assert not answers
+def test_a_request_under_way_is_finished_when_the_terminal_is_closed(tmp_path, repository, phantom):
+    """The last word to a terminal that is gone goes nowhere, and disturbs nothing."""
+    ours, terminal = pty.openpty()
+    flags = ("--canary-interval=1000", "--verbose")
+    with serving(tmp_path / "log", repository, *flags, before=["setsid", "--ctty"], stdin=terminal) as service:
+        os.close(terminal)
+        with asking(service, phantom) as answer:
+            os.close(ours)
+            assert service.process.wait(PATIENCE_S) == 0
+            assert answer.result().label_map.any()
+
+
+def test_under_nohup_it_outlives_the_terminal(tmp_path, repository):
+    with serving(tmp_path / "log", repository, before=["nohup"]) as service:
+        service.process.send_signal(signal.SIGHUP)
+        with Client(service.grpc, timeout_s=PATIENCE_S) as client:
+            assert client.health(canary=True).is_ready
+        assert service.process.poll() is None
         service.process.terminate()
         assert service.process.wait(PATIENCE_S) == 0
-        thread.join()
-    assert answers[0].label_map.any()
+
+
+@contextmanager
+def asking(service, phantom):
+    """The answer to a volume of which the server has begun to work."""
+
+    def ask():
+        with Client(service.grpc, timeout_s=PATIENCE_S) as client:
+            return client.segment(nib.Nifti1Image(phantom.intensities, phantom.affine), ["liver", "spleen"])
+
+    canaries = volumes_decoded(service)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        wait_until(lambda: volumes_decoded(service) > canaries)
+        assert not answer.done()
+        yield answer
 
 
 def volumes_decoded(service):
-    with urllib.request.urlopen(service.metrics, timeout=30) as answer:
+    with open_local(service.metrics, timeout=30) as answer:
         return int(re.search(r'nv_inference_exec_count\{model="decode_volume",.*\} (\d+)', answer.read().decode())[1])
 
 
