@@ -31,6 +31,7 @@ def test_a_ct_window_is_what_the_caller_could_have_applied(infer, request_of, vo
         "asked": intensity,
         "used": intensity,
         "bounds": [low, high],
+        "padding": [],
         "resized_as": "uint8",
     }
     assert report(by_caller)["image"]["intensity"]["used"] == "none"
