@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import onnxruntime
-from graphs import find_graphs, graph_of
-from recording import RESULTS, Row, record, results_of
+from recording import RESULTS, Row, find_graphs, graph_of, record, results_of
 from scaling import parser_for, rows, summary
 from served import Setting
 

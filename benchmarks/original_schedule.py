@@ -25,6 +25,7 @@ from medimageparse.seem_decoder import SeemDecoder, unit
 from medimageparse.text_encoder import TextEncoder
 from torch import Tensor
 
+Tensors, Noise = tuple[Tensor, ...], Tensor | None
 SAMPLED_FROM = 1.1  # a sigmoid above it would always be attended to: none ever is
 
 
@@ -136,9 +137,7 @@ def image_2d(module: ImageFeatures, last: MaskFeatures, pixels: Tensor) -> tuple
     return backbone_and_pixels(module, last, image.permute(0, 3, 1, 2))
 
 
-def predict_3d(
-    decoder: MaskDecoder, queries: Tensor, mask_features: Tensor, n_round: int, noise: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def predict_3d(decoder: MaskDecoder, queries: Tensor, mask_features: Tensor, n_round: int, noise: Noise) -> Tensors:
     """queries [Q, B, C] -> mask logits [B, Q, H, W] and what the next layer may not see, [B * heads, Q, N].
 
     noise, broadcastable to [B * heads, Q, N], replaces the draw of the round.
@@ -174,9 +173,7 @@ def start_of_decoder(decoder: MaskDecoder | SeemDecoder, features: Sequence[Tens
     return features[0], sources, positions, *queries
 
 
-def masks_3d(
-    module: PromptedMasks, features: Sequence[Tensor], text: Tensor, noise: Sequence[Tensor] | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
+def masks_3d(module: PromptedMasks, features: Tensors, text: Tensor, noise: Sequence[Tensor] | None = None) -> Tensors:
     """Features of S slices, text [P, T, C] -> mask and edge logits [S, P, H, W], existence logits [S, P].
 
     noise: of a layer [heads, 1, Q, N], for comparisons; the original draws anew for every slice and prompt.
@@ -191,7 +188,7 @@ def masks_3d(
     embeddings = torch.cat([at_queries, text])
     n_queries = len(queries)
 
-    def drawn(layer: int) -> Tensor | None:  # ours has no noise for the round that is thrown away
+    def drawn(layer: int) -> Noise:  # ours has no noise for the round that is thrown away
         if noise is None or layer == len(decoder.layers):
             return None
         return noise[layer].squeeze(1).repeat(batch, 1, 1)
@@ -252,9 +249,7 @@ def overlap(a: Tensor, b: Tensor) -> float:
     return (a & b).sum().item() / union if union else 0.0
 
 
-def masks_2d(
-    module: MatchedMasks, features: Sequence[Tensor], tokens: Tensor, prompt_features: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def masks_2d(module: MatchedMasks, features: Tensors, tokens: Tensor, prompt_features: Tensor) -> Tensors:
     """Features of an image, tokens of all prompts [L, C] -> mask logits, similarities, matched queries, categories."""
     decoder = module.mask_decoder
     n_heads = decoder_heads(decoder)
@@ -263,7 +258,7 @@ def masks_2d(
     embeddings = torch.cat([at_queries, tokens])
     n_queries, length = len(queries), len(embeddings)
 
-    def predict(queries: Tensor, n_round: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def predict(queries: Tensor, n_round: int) -> Tensors:
         normed = decoder.decoder_norm(queries.transpose(0, 1))
         captions = normed @ decoder.class_embed
         logits = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), mask_features)

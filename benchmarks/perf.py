@@ -4,7 +4,6 @@ Get the program by `make perf-analyzer`. It sends the same request again and aga
 `base64` its base64. A window is as many requests as are asked for, and perf_analyzer wants three windows that agree.
 """
 
-import argparse
 import base64
 import csv
 import io
@@ -14,46 +13,33 @@ import os
 import shutil
 import subprocess
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import served
-from graphs import find_graphs
 from processes import OtherLoad
-from recording import REPOSITORY, Row, conditions, parser_of, record, results_of
+from recording import REPOSITORY, Row, conditions, find_graphs, parser_of, record, results_of
+from served import TritonServer
 
 PERF_ANALYZER = REPOSITORY / "build" / "perf_analyzer" / "perf_analyzer"  # the libraries it needs lie beside it
 UNSTABLE = 2  # perf_analyzer's exit status when the windows do not agree; it then reports nothing
+Found = dict[str, str] | None
 # perf_analyzer's columns in microseconds -> ours in milliseconds
-LATENCIES = {
-    "Client Send": "client_send_ms",
-    "Network+Server Send/Recv": "network_and_server_send_recv_ms",
-    "Server Queue": "server_queue_ms",
-    "Server Compute Input": "server_input_ms",
-    "Server Compute Infer": "server_compute_ms",
-    "Server Compute Output": "server_output_ms",
-    "Client Recv": "client_receive_ms",
-    "p50 latency": "p50_ms",
-    "p90 latency": "p90_ms",
-    "p95 latency": "p95_ms",
-    "p99 latency": "p99_ms",
-}
+LATENCIES = {"Client Send": "client_send_ms", "Network+Server Send/Recv": "network_and_server_send_recv_ms"}
+LATENCIES |= {"Server Queue": "server_queue_ms", "Server Compute Input": "server_input_ms"}
+LATENCIES |= {"Server Compute Infer": "server_compute_ms", "Server Compute Output": "server_output_ms"}
+LATENCIES |= {"Client Recv": "client_receive_ms", **{f"p{n} latency": f"p{n}_ms" for n in (50, 90, 95, 99)}}
 
 
 def input_data(file: bytes, text: str, encoding: str) -> dict[str, object]:
     """What perf_analyzer reads: its "b64" is the tensor as it travels, so the bytes follow their length."""
-    content = base64.b64encode(file) if encoding == "base64" else file
-    tensors = {"image": content, "text": text.encode()}
-    return {"data": [{name: {"b64": travelling(value), "shape": [1]} for name, value in tensors.items()}]}
+    tensors = {"image": base64.b64encode(file) if encoding == "base64" else file, "text": text.encode()}
+    travelling = {name: len(value).to_bytes(4, "little") + value for name, value in tensors.items()}
+    return {"data": [{name: {"b64": base64.b64encode(v).decode(), "shape": [1]} for name, v in travelling.items()}]}
 
 
-def travelling(value: bytes) -> str:
-    return base64.b64encode(len(value).to_bytes(4, "little") + value).decode()
-
-
-def analyze(
-    server: served.TritonServer, model: str, protocol: str, data: Path, concurrency: int, options: argparse.Namespace
-) -> dict[str, str] | None:
+def analyze(server: TritonServer, model: str, protocol: str, data: Path, at_once: int, options: Namespace) -> Found:
     """The row of perf_analyzer's report on the model, None if its windows do not agree."""
     report = data.with_suffix(".csv")
     report.unlink(missing_ok=True)
@@ -62,7 +48,7 @@ def analyze(
     for header, key in server.admin_headers.items():  # it reads the server's statistics
         command += ["-H", f"{header}:{key}"]
     command += ["--measurement-mode", "count_windows", "--measurement-request-count", str(options.requests)]
-    command += ["--concurrency-range", str(concurrency), "--bls-composing-models", ",".join(served.CALLED[model])]
+    command += ["--concurrency-range", str(at_once), "--bls-composing-models", ",".join(served.CALLED[model])]
     command += ["--max-trials", str(options.trials), "--stability-percentage", str(options.stability)]
     libraries = {**os.environ, "LD_LIBRARY_PATH": str(Path(options.perf_analyzer).parent)}
     done = subprocess.run(command, env=libraries, capture_output=True, text=True, check=False)
@@ -74,7 +60,7 @@ def analyze(
     return next(csv.DictReader(io.StringIO(own_table)))
 
 
-def rows(model: str, options: argparse.Namespace) -> Iterator[Row]:
+def rows(model: str, options: Namespace) -> Iterator[Row]:
     """Of a served model, every protocol, encoding and number of requests at once."""
     is_3d = model == "medimageparse_3d"
     sizes = {"slices": options.slices, "prompts": options.prompts} if is_3d else {}

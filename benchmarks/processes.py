@@ -3,6 +3,7 @@
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -25,7 +26,7 @@ class PeakMemory(threading.Thread):
         self.root, self.ended = psutil.Process(pid), threading.Event()
         self.peak_rss, self.peak_pss, self.rss_of_pss = 0, 0, 0.0
         self.of_process: dict[str, int] = {}
-        self.names: dict[psutil.Process, str] = {}
+        self.model_of = cache(model_of)
 
     def __enter__(self) -> "PeakMemory":
         self.start()
@@ -43,9 +44,7 @@ class PeakMemory(threading.Thread):
     def sample(self) -> None:
         sets = resident_sets(self.root)
         for process, rss in sets.items():
-            if process not in self.names:
-                self.names[process] = model_of(process)
-            name = self.names[process]
+            name = self.model_of(process)
             self.of_process[name] = max(self.of_process.get(name, 0), rss)
         total = sum(sets.values())
         self.peak_rss = max(self.peak_rss, total)

@@ -1,11 +1,13 @@
-"""Rows of the result files: a number never leaves without the conditions it was measured under."""
+"""What all scripts share: options, graphs and rows; a number never leaves without its conditions."""
 
 import argparse
 import csv
+import json
 import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -13,11 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+from medimageparse.variants import VARIANTS, Variant
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")
 WORK = Path(__file__).with_name("work")  # ignored by git
 SERVED_PACKAGES = ("onnxruntime", "openvino", "numpy", "nvidia-pytriton")
+SUFFIXES = {"medimageparse_3d": "", "medimageparse": "_2D"}  # of a variant's name: the same sizes in 3D and 2D
+IMAGE_IN_BF16 = "image encoder bf16, rest fp32"
 SEED = 1  # of the random weights; with 0 a label of the published size hangs on the last bit
 Row = Mapping[str, object]
 
@@ -32,6 +37,35 @@ def parser_of(description: str, results: Path | None = None, work: bool = True) 
         parser.add_argument("--graphs", type=Path, nargs="+", default=[], metavar="DIR", help="exported already")
         parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="of the random weights")
     return parser
+
+
+def find_graphs(model: str, options: argparse.Namespace, precision: str = "fp32") -> Path:
+    """The folder of --graphs with this model; without any, of random weights, exported once and kept in --work."""
+    for folder in options.graphs:
+        if (folder / model / "1" / "networks.json").exists():
+            return folder
+    if options.graphs:
+        raise SystemExit(f"no folder of --graphs has {model}; name one, or leave the model out")
+    name = options.variant + SUFFIXES[model]
+    graphs = options.work / f"graphs-{name}-{precision}-seed-{options.seed}"
+    if not (graphs / model / "1" / "networks.json").exists():
+        command = [sys.executable, "-m", "medimageparse", "export", "--random-weights", str(options.seed)]
+        command += ["--variant", name, "--precision", precision, "--repository", str(graphs)]
+        subprocess.run(command, check=True)
+    return graphs
+
+
+def graph_of(graphs: Path, network: str) -> Path:
+    return graphs / network / "1" / "model.onnx"
+
+
+def description_of(graphs: Path, model: str) -> dict[str, str]:
+    """What export wrote about the graphs of a public model: variant, precision, checkpoint_sha256."""
+    return json.loads((graphs / model / "1" / "networks.json").read_text())
+
+
+def variant_of(graphs: Path, model: str) -> Variant:
+    return VARIANTS[description_of(graphs, model)["variant"]]
 
 
 def results_of(options: argparse.Namespace, name: str) -> Path:
@@ -62,16 +96,10 @@ def append_row(path: Path, row: Row) -> None:
 
 def conditions(packages: Sequence[str] = SERVED_PACKAGES) -> dict[str, object]:
     """Day, commit, processor, load and the versions of Python and some packages."""
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        **{package: installed(package) for package in packages},
-    }
+    found = {"date": datetime.now(UTC).strftime("%Y-%m-%d"), "commit": commit(), "cpu": cpu_model()}
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    found |= {"cores": len(os.sched_getaffinity(0)), "memory_gb": memory_gb, "load_before": os.getloadavg()[0]}
+    return found | {"python": platform.python_version(), **{package: installed(package) for package in packages}}
 
 
 @cache  # it may move on while a script runs

@@ -2,7 +2,7 @@
 
 import argparse
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -122,9 +122,8 @@ def stages(path: Path) -> tuple[list[Group], str]:
         heading = f"{VARIANTS[row['variant']].model}, {row['runtime']}, {row['protocol']}, {size}, prompts: "
         heading += f"{row['prompts']}; {row['wall_ms']} ms, {row['times_direct']} times the networks alone"
         texts = [f"{row['ms']} ms, {100 * float(row['share']):.2f} %" for row in own]
-        groups.append(
-            (heading, [(r["stage"], [("ms", float(r["ms"]))], text) for r, text in zip(own, texts, strict=True)])
-        )
+        bars = [(r["stage"], [("ms", float(r["ms"]))], text) for r, text in zip(own, texts, strict=True)]
+        groups.append((heading, bars))
     columns = "variant; runtime; protocol; slices; prompts; windows in flight=windows_in_flight; stage; ms; share"
     return groups, table(rows, columns)
 
@@ -142,11 +141,11 @@ def perf_analyzer(path: Path) -> tuple[list[Group], str]:
     return groups, table(rows, columns + "p50, ms=p50_ms; p95, ms=p95_ms; queue, ms=server_queue_ms")
 
 
-REPORTS: dict[str, tuple[str, Callable[[Path], tuple[list[Group], str]]]] = {
-    "schedules": ("The networks alone: the originals' schedule against ours", schedules),
-    "scaling": ("How seconds and memory grow, through the server", scaling),
-    "stages": ("Where the time of one request goes", stages),
-    "perf_analyzer": ("perf_analyzer: latency by protocol, encoding and requests at once", perf_analyzer),
+REPORTS = {
+    schedules: "The networks alone: the originals' schedule against ours",
+    scaling: "How seconds and memory grow, through the server",
+    stages: "Where the time of one request goes",
+    perf_analyzer: "perf_analyzer: latency by protocol, encoding and requests at once",
 }
 
 
@@ -155,9 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--variant", default=PUBLISHED.name)
     parser.add_argument("--results", type=Path, metavar="DIR", help="where the CSV files lie")
     options = parser.parse_args(arguments)
-    folder = options.results or RESULTS / options.variant
-    for name, (title, read) in REPORTS.items():
-        path = folder / f"{name}.csv"
+    for read, title in REPORTS.items():
+        path = (options.results or RESULTS / options.variant) / f"{read.__name__}.csv"
         if path.exists():
             groups, lines = read(path)
             with matplotlib.rc_context(STYLE):

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import served
-from graphs import description_of, find_graphs
 from processes import OtherLoad, PeakMemory
-from recording import Row, conditions, median, parser_of, record, results_of
+from recording import Row, conditions, description_of, find_graphs, median, parser_of, record, results_of
+from served import Setting
 
 AXES = ("slices", "prompts", "window_size", "threads", "instances")
 
 
-def rows(base: served.Setting, options: argparse.Namespace, also: Callable[[], Row] = dict) -> Iterator[Row]:
+def rows(base: Setting, options: argparse.Namespace, also: Callable[[], Row] = dict) -> Iterator[Row]:
     """also: asked for more columns while the server is still there"""
     values = {axis: getattr(options, axis) for axis in AXES}
     base = replace(base, **{axis: of_axis[0] for axis, of_axis in values.items()})
@@ -34,9 +34,7 @@ def rows(base: served.Setting, options: argparse.Namespace, also: Callable[[], R
         yield here | measure(axis, setting, at_once, options, also)
 
 
-def measure(
-    axis: str, setting: served.Setting, at_once: int, options: argparse.Namespace, also: Callable[[], Row]
-) -> dict[str, object]:
+def measure(axis: str, setting: Setting, at_once: int, options: argparse.Namespace, also: Callable[[], Row]) -> Row:
     """The first request, in which the server takes its memory, is kept apart."""
     request = served.make_request(setting)
 
@@ -83,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--runtime", choices=served.CPU_RUNTIMES, default="cpu")
     options = parser.parse_args(arguments)
     results = results_of(options, "scaling")
-    setting = served.Setting(find_graphs("medimageparse_3d", options), runtime=options.runtime)
+    setting = Setting(find_graphs("medimageparse_3d", options), runtime=options.runtime)
     record(results, rows(setting, options), summary)
 
 

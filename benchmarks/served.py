@@ -10,7 +10,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import tritonclient.grpc
-from graphs import IMAGE_IN_BF16, description_of, variant_of
 from medimageparse.comparison import blobs
 from medimageparse.served_tensors import CLASSES, networks
 from medimageparse.variants import PUBLISHED_2D
@@ -18,6 +17,7 @@ from medimageparse_client import Client
 from medimageparse_client.image import encode_image
 from medimageparse_demo.phantoms import STRUCTURES, make_phantom, windowed
 from medimageparse_demo.repository import demo_repository
+from recording import IMAGE_IN_BF16, description_of, variant_of
 
 # the server's own; medimageparse_demo knows where they lie
 from built_files import has_bf16 as has_bf16  # isort: skip
@@ -106,28 +106,26 @@ def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
     """A server on a copy of the model repository with the setting's graphs and parameters."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         repository = demo_repository(Path(folder) / "model_repository", setting.graphs)
-        for name in ("window_size", "windows_in_flight"):
-            set_parameter(repository / "medimageparse_3d" / "config.pbtxt", name, str(getattr(setting, name)))
+        pipeline = repository / "medimageparse_3d" / "config.pbtxt"
+        configure(pipeline, window_size=setting.window_size, windows_in_flight=setting.windows_in_flight)
         for network in networks(variant_of(setting.graphs, setting.model)):
             config = repository / network / "configs" / f"{setting.runtime}.pbtxt"
             if '"onnxruntime_model.py"' in config.read_text():
-                set_parameter(config, "providers", setting.providers)
-            set_parameter(config, "threads", str(setting.threads))
-            replace_once(config, r"\bcount: \d+", f"count: {setting.instances}")
+                configure(config, providers=setting.providers)
+            configure(config, threads=setting.threads)
+            config.write_text(re.sub(r"\bcount: \d+", f"count: {setting.instances}", config.read_text()))
         with TritonServer(repository, setting.runtime, (setting.model,)) as server:
             yield server
 
 
-def set_parameter(config: Path, key: str, value: str) -> None:
-    """Gives a parameter of a config.pbtxt another value."""
-    replace_once(config, rf'(key: "{key}" value {{ string_value: )"[^"]*"', rf'\g<1>"{value}"')
-
-
-def replace_once(config: Path, pattern: str, text: str) -> None:
-    changed, n_found = re.subn(pattern, text, config.read_text())
-    if n_found != 1:
-        raise ValueError(f"{pattern} is not once in a configuration")
-    config.write_text(changed)
+def configure(config: Path, **parameters: object) -> None:
+    """Gives parameters of a config.pbtxt other values."""
+    for key, value in parameters.items():
+        pattern = rf'(key: "{key}" value {{ string_value: )"[^"]*"'
+        text, n_found = re.subn(pattern, rf'\g<1>"{value}"', config.read_text())
+        if n_found != 1:
+            raise ValueError(f"a configuration has no parameter {key}")
+        config.write_text(text)
 
 
 def statistics(server: TritonServer) -> Nanoseconds:

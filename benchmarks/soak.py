@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle, product
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -45,7 +46,7 @@ FLAT = 1.05  # the last quarter's median over the second quarter's; the first is
 APART = 0.0001  # share of voxels; nothing is batched across requests, so 0 is expected
 VICTIMS = {"step": "medimageparse_3d", "network": "mask_decoder_3d", "tritonserver": "tritonserver"}
 PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
-
+Server = TritonServer | SimpleNamespace
 Answer = tuple[bytes, ...] | str  # arrays, or the words of an error
 ARRAYS = {"segment": ("label_map", "scores"), "segment_image": ("probabilities",)}
 VOLUMES = {(1, 48, 64): 1, (4, 96, 96): 2, (7, 64, 120): 5, (13, 128, 112): 3}  # slices, height, width -> prompts
@@ -109,7 +110,7 @@ def requests() -> list[Request]:
     return found
 
 
-def answer_of(server: "TritonServer | Supervised", request: Request, protocol: str) -> Answer:
+def answer_of(server: Server, request: Request, protocol: str) -> Answer:
     """What a request gets over a connection of its own."""
     url = server.grpc_url if protocol == "grpc" else server.http_url
     with Client(url, protocol=protocol, timeout_s=request.timeout_s) as client:
@@ -132,9 +133,7 @@ def share_apart(found: Answer, expected: Answer) -> float:
     return max(float(np.mean(labels != expected_labels)), 1e-9)
 
 
-def soak(
-    server: "TritonServer | Supervised", n_requests: int, n_clients: int, limit_s: float, kill_every_s: float = 0.0
-) -> Soaked:
+def soak(server: Server, n_requests: int, n_clients: int, limit_s: float, kill_every_s: float = 0.0) -> Soaked:
     """Sends each kind alone, then n_requests in random order from n_clients at a time; ends early at limit_s."""
     kinds, soaked, lock, ended = requests(), Soaked(), threading.Lock(), threading.Event()
     alone = {kind.name: answer_of(server, kind, "grpc") for kind in kinds}
@@ -193,18 +192,9 @@ def soak(
     return soaked
 
 
-@dataclass(frozen=True)
-class Supervised:
-    """A serve.py of the demo models."""
-
-    process: subprocess.Popen[str]
-    grpc_url: str
-    http_url: str
-    shm_prefix: str = "not looked at"
-
-
 @contextmanager
-def supervised() -> Iterator[Supervised]:
+def supervised() -> Iterator[SimpleNamespace]:
+    """A serve.py of the demo models, as TritonServer says where it is."""
     command = [sys.executable, "-m", "medimageparse_demo.serve", "--runtime=cpu"]
     command += [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
@@ -212,7 +202,7 @@ def supervised() -> Iterator[Supervised]:
         if urls is None:
             raise SystemExit("serve.py does not start: make serve-demo says why")
         try:
-            yield Supervised(process, urls[2], urls[1])
+            yield SimpleNamespace(process=process, grpc_url=urls[2], http_url=urls[1], shm_prefix="not looked at")
         finally:
             process.terminate()
             process.communicate()

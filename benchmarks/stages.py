@@ -8,18 +8,17 @@ An image is a window of its own.
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx.utils
 import served
 import torch
-from graphs import find_graphs, graph_of, variant_of
 from medimageparse.served_tensors import networks
 from medimageparse.variants import Variant
 from processes import OtherLoad
-from recording import Row, conditions, median, parser_of, record, results_of
+from recording import Row, conditions, find_graphs, graph_of, median, parser_of, record, results_of, variant_of
 from techniques import names_of, onnx_run, openvino_run
 
 MODELS = {"3d": "medimageparse_3d", "2d": "medimageparse"}
@@ -27,9 +26,7 @@ WINDOWS, MERGING = "windows", "merging"
 WARM_UP = 2  # requests: each process of the public model takes its shared memory in its first
 
 
-def stages_of(
-    variant: Variant, spent: served.Nanoseconds, wall_ms: float, direct: Mapping[str, float]
-) -> dict[str, float]:
+def stages_of(variant: Variant, spent: served.Nanoseconds, wall_ms: float, direct: Row) -> dict[str, float]:
     """Milliseconds of every stage; with one window in flight they add up to the wall time.
 
     What a network takes beyond its direct run is the way to its process and back: copies.

@@ -6,8 +6,7 @@ TECHNIQUES at the end has one a line. The originals' schedule takes and gives th
 import copy
 import time
 from argparse import Namespace
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import original_schedule as schedule
 import torch
-from graphs import IMAGE_IN_BF16, description_of, find_graphs, graph_of
 from medimageparse.comparison import blobs
 from medimageparse.networks import build_random
 from medimageparse.served_tensors import Network, networks
 from medimageparse.variants import Variant
-from recording import median
+from recording import IMAGE_IN_BF16, description_of, find_graphs, graph_of, median
 from torch import Tensor, nn
 
 PARTS = TEXT, IMAGE, MASKS = "text encoder", "image encoder", "mask decoder"
@@ -33,7 +31,10 @@ N_TOKENS = 15  # of the longest of the 15 sentences for the real CT
 Tensors = dict[str, Tensor]  # by the names that they are served under
 Run = Callable[[Sequence[Tensor]], Iterable[Tensor]]  # inputs of a network -> its outputs
 Way = Mapping[str, Run]  # by part
+Ways = Mapping[str, Way]  # by the names of TECHNIQUES
 Type = torch.dtype | None
+Sizes, Seconds = tuple[int, int, str], list[float]  # slices, prompts and part; of every round
+Measured = dict[tuple[str, int, str], tuple[Seconds, dict[str, object]]]
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,9 @@ def make_request(setup: Setup, n_slices: int, n_prompts: int, seed: int = 0) -> 
     input_ids = random.integers(1, start, (n_prompts, N_TOKENS))
     input_ids[:, 0] = start
     input_ids[np.arange(N_TOKENS) >= lengths - 1] = end
-    arrays = {
-        setup.networks[IMAGE].inputs[0].name: image,
-        "input_ids": input_ids,
-        "attention_mask": (np.arange(N_TOKENS) < lengths).astype(np.int64),
-        "prompt_groups": np.arange(n_prompts)[None],
-    }
+    attention_mask = (np.arange(N_TOKENS) < lengths).astype(np.int64)
+    arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": np.arange(n_prompts)[None]}
+    arrays[setup.networks[IMAGE].inputs[0].name] = image
     return {name: torch.from_numpy(array).to(setup.device) for name, array in arrays.items()}
 
 
@@ -156,10 +154,8 @@ def original(setup: Setup, draws: bool = True) -> Way:
     }
 
 
-def pytorch(
-    setup: Setup, *, tf32: bool = False, weights: Type = None, autocast: Type = None, compiled: bool = False
-) -> Way:
-    """PyTorch, eager or compiled with CUDA graphs.
+def pytorch(setup: Setup, tf32: bool = False, weights: Type = None, autocast: Type = None, graphs: bool = False) -> Way:
+    """PyTorch, eager, or compiled with CUDA `graphs`.
 
     weights: a half precision for what the fp16 export halves; the casts written in the networks do the rest
     """
@@ -168,7 +164,7 @@ def pytorch(
 
     def prepare(module: nn.Module) -> Run:
         module = module if weights is None else halved(module, weights)
-        called = torch.compile(module, mode="reduce-overhead", dynamic=False) if compiled else module
+        called = torch.compile(module, mode="reduce-overhead", dynamic=False) if graphs else module
 
         def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
             # whether float32 products and convolutions may round their operands to TF32
@@ -178,7 +174,7 @@ def pytorch(
                 outputs = called(*inputs)
             outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
             # the next replay of a CUDA graph writes over its outputs
-            return tuple(output.clone() for output in outputs) if compiled else outputs
+            return tuple(output.clone() for output in outputs) if graphs else outputs
 
         return run
 
@@ -247,34 +243,6 @@ def openvino_bf16(setup: Setup) -> Way:
     return onnx_runtime(setup) | {IMAGE: encoder}
 
 
-def tensorrt(setup: Setup, *, precision: str) -> Way:
-    """The exported graphs as engines that are built now, which takes minutes; a request asks for all outputs."""
-    import tensorrt as trt
-    from medimageparse.build_engine import build_plan
-
-    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
-
-    def prepare(network: Network, graph: Path) -> Run:
-        context = runtime.deserialize_cuda_engine(build_plan(trt, graph, network)).create_execution_context()
-
-        def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
-            tensors = [tensor.contiguous() for tensor in inputs]
-            for spec, tensor in zip(network.inputs, tensors, strict=True):
-                context.set_input_shape(spec.name, tuple(tensor.shape))
-            for spec in network.outputs:
-                shape, dtype = tuple(context.get_tensor_shape(spec.name)), getattr(torch, np.dtype(spec.dtype).name)
-                tensors.append(torch.empty(shape, dtype=dtype, device=setup.device))
-            for spec, tensor in zip((*network.inputs, *network.outputs), tensors, strict=True):
-                context.set_tensor_address(spec.name, tensor.data_ptr())
-            if not context.execute_async_v3(torch.cuda.current_stream().cuda_stream):
-                raise SystemExit(f"the engine of {network.name} does not run")
-            return tensors[len(inputs) :]
-
-        return run
-
-    return {part: prepare(setup.networks[part], graph) for part, graph in setup.graphs(precision).items()}
-
-
 Technique = tuple[str, str, str, Callable[[Setup], Way]]  # way as in the results, runtime, precision, what prepares it
 TORCH, ONNX = "PyTorch", "ONNX Runtime"
 TECHNIQUES: dict[str, Technique] = {
@@ -283,52 +251,43 @@ TECHNIQUES: dict[str, Technique] = {
     "eager-tf32": ("ours, PyTorch, TF32", TORCH, "tf32", partial(pytorch, tf32=True)),
     "autocast-bf16": ("ours, PyTorch, autocast", TORCH, "bf16", partial(pytorch, autocast=torch.bfloat16)),
     "typed-fp16": ("ours, PyTorch, fp16 weights", TORCH, "fp16", partial(pytorch, weights=torch.float16)),
-    "compile-bf16": ("ours, torch.compile", TORCH, "bf16", partial(pytorch, weights=torch.bfloat16, compiled=True)),
+    "compile-bf16": ("ours, torch.compile", TORCH, "bf16", partial(pytorch, weights=torch.bfloat16, graphs=True)),
     "onnxruntime-fp32": ("ours, ONNX Runtime", ONNX, "fp32", onnx_runtime),
     "onnxruntime-tf32": ("ours, ONNX Runtime, TF32", ONNX, "tf32", partial(onnx_runtime, tf32=True)),
     "onnxruntime-fp16": ("ours, ONNX Runtime, fp16", ONNX, "fp16", partial(onnx_runtime, precision="fp16")),
     "openvino-bf16": ("ours, image encoder in bf16", f"OpenVINO, {ONNX}", IMAGE_IN_BF16, openvino_bf16),
-    "tensorrt-fp16": ("ours, TensorRT, fp16", "TensorRT", "fp16", partial(tensorrt, precision="fp16")),
 }
 
 
 @torch.no_grad()
-def measure(
-    setup: Setup, ways: Mapping[str, Way], n_slices: int, prompts: Sequence[int], rounds: int, n_sets: int = 1
-) -> Iterator[tuple[str, int, str, list[float], dict[str, object]]]:
-    """Way, prompts, part; seconds of every round, and the worst parity with the original on our noise.
+def measure(setup: Setup, ways: Ways, n_slices: int, prompts: list[int], rounds: int, n_sets: int) -> Measured:
+    """Of a way, prompts and part: seconds of every round, and the worst parity with the original on our noise.
 
     Each round runs every way with every number of prompts and the next of `n_sets` requests, so that a change of the
     machine's speed meets all.
     """
     requests = {n: [make_request(setup, n_slices, n, seed) for seed in range(n_sets)] for n in prompts}
-    noisy, compared, marks = original(setup, draws=False), {}, []
+    noisy, marks, found = original(setup, draws=False), [], {}
     for n_prompts, sets in requests.items():
         expected = [run_parts(setup, noisy, request)[0] for request in sets]
         for name, way in ways.items():
             pairs = [(e, run_parts(setup, way, request)[0]) for e, request in zip(expected, sets, strict=True)]
-            compared[name, n_prompts] = {part: worst([parity(part, *pair) for pair in pairs]) for part in (*PARTS, ALL)}
+            for part in (*PARTS, ALL):
+                compared = [parity(part, *pair) for pair in pairs]
+                worst = {key: min(one[key] for one in compared) for key in ("label_agreement", "mask_iou")}
+                found[name, n_prompts, part] = [], worst | {"relative_l2": max(one["relative_l2"] for one in compared)}
     for n_round, (n_prompts, sets), (name, way) in product(range(rounds), requests.items(), ways.items()):
         marks.append((name, n_prompts, run_parts(setup, way, sets[n_round % n_sets])[1]))
     if setup.device == "cuda":
         torch.cuda.synchronize()
-    times = defaultdict(list)
     for name, n_prompts, of_run in marks:
         spent = dict(zip(PARTS, seconds_between(of_run), strict=True))
         for part, seconds in (spent | {ALL: sum(spent.values())}).items():
-            times[name, n_prompts, part].append(seconds)
-    for (name, n_prompts, part), seconds in times.items():
-        yield name, n_prompts, part, seconds, compared[name, n_prompts][part]
+            found[name, n_prompts, part][0].append(seconds)
+    return found
 
 
-def worst(measured: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    same = {name: min(one[name] for one in measured) for name in ("label_agreement", "mask_iou")}
-    return same | {"relative_l2": max(one["relative_l2"] for one in measured)}
-
-
-def columns(
-    setup: Setup, name: str, sizes: tuple[int, int, str], times: Sequence[float], of_original: Sequence[float]
-) -> dict[str, object]:
+def columns(setup: Setup, name: str, sizes: Sizes, times: Seconds, of_original: Seconds) -> dict[str, object]:
     """What a row says of a way, of slices, prompts and part, and of its time."""
     n_slices, n_prompts, part = sizes
     way, runtime, precision, _ = TECHNIQUES[name]

@@ -66,7 +66,7 @@ def test_a_served_volume_makes_a_row(tmp_path):
 
 
 def test_every_network_and_technique_makes_a_row(tmp_path):
-    arguments = "--device cpu --variant TINY --slices 1 --prompts 1 --repeats 2 --techniques eager-fp32 typed-fp16"
+    arguments = "--device cpu --variant TINY --slices 1 --prompts 1 --rounds 2 --techniques eager-fp32 typed-fp16"
 
     rows = rows_of(tmp_path, "gpu_networks.py", *arguments.split())
 

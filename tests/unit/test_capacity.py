@@ -20,16 +20,16 @@ SERVED = Setting(2, queue_size=16, queue_timeout_s=600, window_size=4, windows_i
 PLAIN = {"once_s": 0.0, "steps_s": 0.0, "networks_s": 1 / MEAN_SLICES}  # a second in the networks
 
 
-def exponential(rng, n):
-    return rng.geometric(1 / MEAN_SLICES, n)
+def exponential(n):
+    return np.random.default_rng(7).geometric(1 / MEAN_SLICES, n)
 
 
-def constant(rng, n):
+def constant(n):
     return [MEAN_SLICES] * n
 
 
-def between_20_and_60(rng, n):
-    return rng.integers(20, 61, n)
+def between_20_and_60(n):
+    return np.random.default_rng(7).integers(20, 61, n)
 
 
 def plain(servers, **other):
@@ -39,7 +39,7 @@ def plain(servers, **other):
 
 
 def mean_s(setting, per_s, draw, n=15_000):
-    return np.mean(Simulation(setting).run(per_s, n, draw).latencies)
+    return np.mean(Simulation(setting).run(per_s, draw(n)).latencies)
 
 
 def erlang_c(servers, load):
@@ -69,7 +69,7 @@ def test_one_server_with_constant_times_is_m_d_1():
 def test_a_bounded_queue_refuses_as_m_m_c_k(servers, queue_size):
     load, n = 1.5 * servers, 15_000
 
-    run = Simulation(plain(servers, queue_size=queue_size)).run(load, n, exponential)
+    run = Simulation(plain(servers, queue_size=queue_size)).run(load, exponential(n))
 
     assert run.n_refused + len(run.latencies) == n
     share = run.n_refused / (run.n_refused + len(run.latencies))
@@ -86,7 +86,7 @@ def test_the_least_loaded_of_two_machines_is_worse_than_one_queue_and_better_tha
 def test_a_volume_alone_takes_the_sum_of_its_stages(gpus, windows):
     one = replace(SERVED, windows_in_flight=windows, gpus=gpus)
 
-    run = Simulation(one).run(1e-5, 50, lambda rng, n: [37] * n)
+    run = Simulation(one).run(1e-5, [37] * 50)
 
     assert run.latencies == pytest.approx([0.05 + 37 * (0.01 + 0.03)] * 50)
 
@@ -102,7 +102,7 @@ def test_never_more_volumes_and_windows_than_configured_and_work_is_conserved(mo
         yield from compute(self, machine, seconds)
 
     monkeypatch.setattr(Simulation, "compute", watched)
-    run = Simulation(SERVED).run(5.0, 300, lambda rng, n: [40] * n)
+    run = Simulation(SERVED).run(5.0, [40] * 300)
 
     assert most == {"volumes": 2, "waiting": 16, "windows": 2 * 2}
     assert 0 < run.n_refused < 300
@@ -113,7 +113,7 @@ def test_never_more_volumes_and_windows_than_configured_and_work_is_conserved(mo
 
 def test_who_waits_too_long_is_refused():
     patient, impatient = (
-        Simulation(replace(SERVED, queue_timeout_s=s)).run(1.0, 300, between_20_and_60) for s in (600.0, 2.0)
+        Simulation(replace(SERVED, queue_timeout_s=s)).run(1.0, between_20_and_60(300)) for s in (600.0, 2.0)
     )
 
     assert impatient.n_refused > patient.n_refused
@@ -123,7 +123,7 @@ def test_who_waits_too_long_is_refused():
 def test_another_machine_or_gpu_never_lowers_what_is_served():
     for name in ("machines", "gpus"):
         settings = [replace(SERVED, **{name: n}) for n in (1, 2, 3)]
-        served = [len(Simulation(setting).run(2.0, 400, between_20_and_60).latencies) for setting in settings]
+        served = [len(Simulation(setting).run(2.0, between_20_and_60(400)).latencies) for setting in settings]
         assert served == sorted(served)
 
 
@@ -131,8 +131,8 @@ def test_the_autoscaler_adds_machines_while_volumes_wait_and_takes_them_away_aft
     steady = replace(SERVED, start_s=60.0)
     scaled = replace(steady, at_most=4)
 
-    few, many = (Simulation(setting).run(1.5, 3000, between_20_and_60) for setting in (steady, scaled))
-    calm = Simulation(scaled).run(0.05, 300, between_20_and_60)
+    few, many = (Simulation(setting).run(1.5, between_20_and_60(3000)) for setting in (steady, scaled))
+    calm = Simulation(scaled).run(0.05, between_20_and_60(300))
 
     assert many.n_refused < few.n_refused / 4
     assert 1 < np.mean(many.n_machines) <= 4
@@ -140,7 +140,7 @@ def test_the_autoscaler_adds_machines_while_volumes_wait_and_takes_them_away_aft
 
 
 def test_a_run_repeats_and_another_seed_differs():
-    first, again, other = (Simulation(SERVED).run(0.3, 100, between_20_and_60, seed) for seed in (1, 1, 2))
+    first, again, other = (Simulation(SERVED).run(0.3, between_20_and_60(100), seed) for seed in (1, 1, 2))
 
     assert first.latencies == again.latencies != other.latencies
 
@@ -161,9 +161,10 @@ def test_the_setting_is_read_from_the_configuration(tmp_path):
 
 
 @pytest.fixture
-def stages(tmp_path):
+def stages(tmp_path, monkeypatch):
     """A file of stages.py: an older run, then one with two sizes, the larger not the last."""
-    path = tmp_path / "stages.csv"
+    path = tmp_path / "TINY" / "stages.csv"
+    monkeypatch.setattr(capacity, "RESULTS", tmp_path)
 
     def add(commit, slices, factor, **changed):
         ms = dict.fromkeys((*ONCE, *STEPS, *NETWORKS, "outside the server"), 10.0) | {"merging": -1.0}
@@ -184,42 +185,47 @@ def stages(tmp_path):
 
 
 def test_stages_are_those_of_the_last_run_per_slice_or_volume(stages):
-    times, origin = capacity.read_times(stages, 3)
+    times, origin = capacity.read_times(stages)
 
     assert times == pytest.approx({"once_s": 0.040, "steps_s": 0.080 / 20, "networks_s": 2 * 0.069 / 20})
-    assert origin == "a CPU, 2 cores, fp32, commit new, 2026-01-01"
-    with pytest.raises(SystemExit, match="no rows of RUNTIME=cpu, gRPC, 4 prompts"):
-        capacity.read_times(stages, 4)
+    assert origin == "a CPU, 2 cores, fp32, 3 prompts, new"
+
+
+def test_stages_of_another_way_are_refused(stages):
+    stages.write_text(stages.read_text().replace(",grpc,", ",http,"))
+
+    with pytest.raises(SystemExit, match="no 3D rows of RUNTIME=cpu, gRPC"):
+        capacity.read_times(stages)
 
 
 def rows_of(folder, *arguments):
     results = folder / "capacity.csv"
-    capacity.main(["--results", str(results), "--prompts", "3", "--volumes", "50", "--slices", "5", "8", *arguments])
+    capacity.main([*f"--results {results} --variant TINY --volumes 50 --slices 5 8".split(), *arguments])
     with results.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def test_the_script_finds_the_highest_traffic_that_meets_the_target(stages, tmp_path, capsys):
-    one, two = rows_of(tmp_path, "--stages", str(stages), "--target-s", "1")
+    one, two = rows_of(tmp_path, "--target-s", "1")
 
     assert float(two["volumes_per_h"]) > float(one["volumes_per_h"]) > 0
     assert float(one["p95_s"]) <= 1
     assert float(one["refused_share"]) <= 0.001
-    assert (one["commit"] != "", one["times"]) == (True, "a CPU, 2 cores, fp32, commit new, 2026-01-01")
-    assert "2 to 2 machines" in capsys.readouterr().out
+    assert (one["commit"] != "", one["times"]) == (True, "a CPU, 2 cores, fp32, 3 prompts, new")
+    assert "2.0 machines, 0 GPUs each" in capsys.readouterr().out
 
 
 def test_a_target_that_cannot_be_met_has_no_row(stages, tmp_path):
     results = tmp_path / "capacity.csv"
 
-    capacity.main(f"--stages {stages} --results {results} --prompts 3 --volumes 20 --target-s 0.001".split())
+    capacity.main(f"--variant TINY --results {results} --volumes 20 --target-s 0.001".split())
 
     assert not results.exists()
 
 
 def test_what_is_assumed_of_gpus_is_called_so(stages, tmp_path):
     gpus = ["--gpus", "2", "--gpu-ms", "1", "--at-most", "3"]
-    (row,) = rows_of(tmp_path, "--stages", str(stages), *gpus, "--machines", "1", "--rates", "100")
+    (row,) = rows_of(tmp_path, *gpus, "--machines", "1", "--rates", "100")
 
     assert row["times"].startswith("ASSUMED 1 ms a slice; a CPU")
     assert (row["gpus"], row["at_most"], row["volumes_per_h"]) == ("2", "3", "100.0")
@@ -228,5 +234,5 @@ def test_what_is_assumed_of_gpus_is_called_so(stages, tmp_path):
 @pytest.mark.parametrize("arguments", [["--gpus", "1"], ["--gpu-ms", "3"]])
 def test_times_of_a_cpu_are_not_taken_for_a_gpus(stages, tmp_path, arguments, capsys):
     with pytest.raises(SystemExit):
-        rows_of(tmp_path, "--stages", str(stages), *arguments)
+        rows_of(tmp_path, *arguments)
     assert "measures networks on a CPU" in capsys.readouterr().err
