@@ -1,0 +1,91 @@
+"""Pings over gRPC: a client may send as many as it likes, and a client that is gone is noticed."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import triton_server
+import tritonclient.grpc
+from http2 import Relay
+from medimageparse_client import Client, connection
+from serve import TritonServer
+
+MODEL = "medimageparse_3d"
+PATIENCE_S = 60
+MANY = 8  # a server without our flags hangs up before
+
+
+class Slow:
+    """A server whose decoder waits as long as a file is there."""
+
+    def __init__(self, folder, repository):
+        self.file, self.repository = folder / "wait", folder / "repository"
+        shutil.copytree(repository, self.repository)
+        runner = self.repository / "mask_decoder_3d" / "1" / "onnxruntime_model.py"
+        head = "    def execute(self, requests):\n"
+        wait = f"{head}        while Path({str(self.file)!r}).exists():\n            time.sleep(0.01)\n"
+        code = runner.read_text()
+        assert head in code
+        runner.write_text("import time\n" + code.replace(head, wait))
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory, repository):
+    return Slow(tmp_path_factory.mktemp("slow"), repository)
+
+
+@pytest.fixture(scope="module")
+def waiting_server(slow):
+    with TritonServer(slow.repository, models=(MODEL,)) as server:
+        yield server
+
+
+@pytest.fixture
+def _pinging_often(monkeypatch):
+    """Every second, the most that gRPC does."""
+    monkeypatch.setattr(connection, "PING_EVERY", 1000)
+
+
+@pytest.mark.usefixtures("_pinging_often")
+def test_many_pings_during_a_long_request_do_not_end_it(slow, waiting_server, volume):
+    slow.file.touch()
+    with (
+        Relay(waiting_server.grpc_url) as relay,
+        Client(relay.address, timeout_s=PATIENCE_S) as client,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        answer = pool.submit(client.segment, volume, ["liver"])
+        try:
+            while not answer.done() and relay.pings.n < MANY:
+                relay.pings.has_grown_by(1, 1)
+            assert not answer.done(), answer.exception()
+        finally:
+            slow.file.unlink()
+        assert answer.result(PATIENCE_S).label_map.any()
+
+
+@pytest.mark.usefixtures("_pinging_often")
+def test_many_pings_without_a_request_keep_the_connection(waiting_server):
+    with (
+        Relay(waiting_server.grpc_url) as relay,
+        Client(relay.address) as client,
+    ):
+        assert client.health().is_live
+        assert relay.pings.has_grown_by(MANY, PATIENCE_S)
+        assert client.health().is_live
+        assert relay.connections == 1
+
+
+def test_a_client_that_is_gone_without_a_word_is_hung_up_on(slow, monkeypatch):
+    """The same flags, with shorter times."""
+    flags = tuple(flag.replace("60000", "200") for flag in triton_server.KEEPALIVE_FLAGS)
+    assert flags != triton_server.KEEPALIVE_FLAGS
+    monkeypatch.setattr(triton_server, "KEEPALIVE_FLAGS", flags)
+    with (
+        TritonServer(slow.repository, models=(MODEL,)) as server,
+        Relay(server.grpc_url) as relay,
+        tritonclient.grpc.InferenceServerClient(relay.address) as triton,
+    ):
+        assert triton.is_server_live()
+        relay.hold()
+        assert relay.hung_up.wait(PATIENCE_S)
