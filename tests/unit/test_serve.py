@@ -8,12 +8,12 @@ import socket
 import sys
 import sysconfig
 
-import pytest
 import built_files
+import pytest
 import triton_installation
 import triton_server
-from model_calls import called_models, reachable_models
 from built_files import BUILT_FILES, check_built_files, find_built_models
+from model_calls import called_models, reachable_models
 from serve import PUBLIC_MODELS, REPOSITORY, TritonServer, free_port
 from triton_installation import Installation, ServeError, find_installation, find_libpython
 
