@@ -113,7 +113,8 @@ def all_rows(options: Namespace) -> Iterator[Row]:
         setup = Setup(options.device, VARIANTS[options.variant + {"3d": "", "2d": "_2D"}[model]], options)
         others = [name for name in options.techniques if name != ORIGINAL]
         for group in [[name] for name in others] if is_gpu else [others]:
-            yield from rows_of([ORIGINAL, *group], setup, here, options.input_sets, options)
+            rows = rows_of([ORIGINAL, *group], setup, here, options.input_sets, options)
+            yield from (row for row in rows if row["way"] != ORIGINAL or group[0] == others[0])
 
 
 def summary(row: Row) -> str:
