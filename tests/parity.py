@@ -16,12 +16,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from unittest import mock
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-if __name__ == "__main__":  # pytest has these from pyproject.toml
-    sys.path += [str(REPOSITORY / folder) for folder in ("tests", "export", "client")]
-    steps = ("decode_volume", "medimageparse_3d", "tokenize_prompts", "medimageparse", "encode_probabilities")
-    sys.path += [str(REPOSITORY / "model_repository" / step / "1") for step in steps]
-
 import numpy as np
 import onnx_ir
 import onnxruntime
@@ -34,8 +28,8 @@ from medimageparse.export_onnx import graph_of
 from medimageparse.merging import Merging, non_maximum_suppression
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, grids, mask_side, networks
 from medimageparse.variants import Variant
-from nifti_volume import choose_slice_axis
-from sliding_window import from_square, iterate_windows, margins, to_square
+from medimageparse_serving.volume.nifti_volume import choose_slice_axis
+from medimageparse_serving.volume.sliding_window import from_square, iterate_windows, margins, to_square
 from torch import Tensor, nn
 
 TENSOR_TOLERANCE = 1e-4

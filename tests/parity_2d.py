@@ -10,15 +10,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from clip_tokenizer import tokenize
 from medimageparse.checkpoint import load_networks
 from medimageparse.class_embeddings import class_token_ids
 from medimageparse.networks_2d import MatchedMasks
 from medimageparse.served_tensors import networks
 from medimageparse.variants import Variant
+from medimageparse_serving.image.pixels import to_pixels
+from medimageparse_serving.image.probability_maps import neighbours
+from medimageparse_serving.prompts.clip_tokenizer import tokenize
 from PIL import Image
-from pixels import to_pixels
-from probability_maps import neighbours
 from scipy.special import expit
 from torch import Tensor, nn
 

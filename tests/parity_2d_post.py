@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-from recognition import combine, existence_p_value, mask_statistics, suppress, two_sided_p_values
+from medimageparse_serving.image.recognition import (
+    combine,
+    existence_p_value,
+    mask_statistics,
+    suppress,
+    two_sided_p_values,
+)
 
 STATISTICS_TOLERANCE = 1e-7  # the mean probability is a mean in FP32
 P_VALUE_TOLERANCE = 1e-9

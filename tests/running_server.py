@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-from addresses import open_local
-from serve import REPOSITORY
-from supervise import children
+from medimageparse_serving.launch.addresses import open_local
+from medimageparse_serving.launch.supervise import children
 
 PORTS = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
-COMMAND = [sys.executable, str(REPOSITORY / "serve.py"), "--runtime", "cpu", *PORTS]
+COMMAND = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", *PORTS]
 PATIENCE_S = 180  # for a machine that does much else; nothing is asserted about times
 
 
@@ -65,3 +64,38 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+WAITING = """
+import time
+from pathlib import Path
+
+from medimageparse_serving.triton.onnxruntime_model import TritonPythonModel as Network
+
+
+class TritonPythonModel(Network):
+    def execute(self, requests):
+        while Path({file!r}).exists():
+            time.sleep(0.01)
+        return super().execute(requests)
+"""
+
+
+def let_wait(repository, network, file):
+    """Has a network of a repository's copy compute nothing as long as there is a file."""
+    runner = repository / network / "1" / "onnxruntime_model.py"
+    runner.write_text(WAITING.format(file=str(file)))
+
+
+def step_processes(server, step):
+    """The python processes of a step of a TritonServer."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # ended in the meantime
+            continue
+        if any(word.startswith(server.shm_prefix) for word in words) and any(f"/{step}/" in word for word in words):
+            found.append(int(folder.name))
+    assert found
+    return found

@@ -12,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.http
+from medimageparse_contract.image_types import ImageType
+from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS
+from medimageparse_contract.options import Intensity, Orientation
 
 from medimageparse_client.access import key_headers, tls_options
 from medimageparse_client.connection import channel_options, proxies_named
@@ -21,29 +24,8 @@ from medimageparse_client.image_segmentation import ImageSegmentation, decode_im
 from medimageparse_client.segmentation import Segmentation, decode_answer
 from medimageparse_client.volume import Volume, encode_volume
 
-MODEL_3D, MODEL_2D = "medimageparse_3d", "medimageparse"
-
 Protocol: TypeAlias = Literal["grpc", "http"]
-Intensity: TypeAlias = Literal["auto", "none", "percentile", "ct-soft-tissue", "ct-lung", "ct-brain", "ct-bone"]
-Orientation: TypeAlias = Literal["LAS", "stored"]
 SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]
-ImageType: TypeAlias = Literal[
-    "CT-Abdomen",
-    "CT-Chest",
-    "CT-Liver",
-    "MRI-Abdomen",
-    "MRI-Cardiac",
-    "MRI-FLAIR-Brain",
-    "MRI-T1-Gd-Brain",
-    "Pathology",
-    "X-Ray-Chest",
-    "Ultrasound-Cardiac",
-    "Endoscopy",
-    "Fundus",
-    "Dermoscopy",
-    "OCT",
-]
-
 # before :// in a url -> protocol, and whether it is encrypted
 SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "grpc": ("grpc", False),
@@ -222,9 +204,7 @@ class Client:
         try:
             with self._errors_translated():
                 is_live = self._server.is_server_live(**self._call_options)
-                models = {
-                    model: self._server.is_model_ready(model, **self._call_options) for model in (MODEL_3D, MODEL_2D)
-                }
+                models = {model: self._server.is_model_ready(model, **self._call_options) for model in PUBLIC_MODELS}
                 metadata = self._server.get_server_metadata(**self._call_options, **self._as_json())
         except MedImageParseError as error:
             return Health(is_live=False, models={}, problem=str(error))

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from medimageparse_contract.models import PUBLIC_MODELS
 
 from medimageparse.comparison import COMPARED_SIZES, check, differences, example_inputs, largest, summary
 from medimageparse.errors import ExportError
 from medimageparse.manifest import sha256, write_json
-from medimageparse.served_tensors import PUBLIC_MODELS, Dimension, Network, TensorSpec, networks
+from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import VARIANTS
 
 # NVIDIA's images of one month carry the same TensorRT; the tag is the one in the Dockerfile

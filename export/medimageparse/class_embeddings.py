@@ -4,26 +4,22 @@ A class is the mean of its name in many sentences. class_templates.txt has the 8
 published with CLIP (MIT licence), lower case as the tokenizer makes them, and the bare name.
 """
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from medimageparse_contract.categories import CLASSES
+from medimageparse_serving.prompts.clip_tokenizer import tokenize  # the server's, so that there is one
 from torch import Tensor, nn
 
 from medimageparse.seem_decoder import unit
-from medimageparse.served_tensors import CLASSES
 
 TEMPLATES = Path(__file__).with_name("class_templates.txt")
-# the tokenizer of the server, so that there is one
-sys.path.append(str(Path(__file__).resolve().parents[2] / "model_repository" / "tokenize_prompts" / "1"))
 
 
 def class_token_ids() -> tuple[np.ndarray, np.ndarray]:
     """Token ids and attention mask [classes, templates, T] of every class in every sentence."""
-    from clip_tokenizer import tokenize
-
     templates = TEMPLATES.read_text("utf-8").splitlines()
     input_ids, attention_mask, _ = tokenize([template.format(name) for name in CLASSES for template in templates])
     shape = (len(CLASSES), len(templates), -1)

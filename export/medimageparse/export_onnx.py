@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
 from medimageparse.manifest import sha256, write_json
 from medimageparse.networks_3d import NOISE_SEED
-from medimageparse.repository_copy import RUNNERS
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 
@@ -159,7 +157,6 @@ def export_networks(
         graphs[name] = sha256(graph)
         manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, "differences": report}
         partial += [graph, write_json(folder / "manifest.json.partial", manifest)]
-        partial += [shutil.copyfile(Path(__file__).with_name(r), folder / f"{r}.partial") for r in RUNNERS]
     served = repository / variant.model / "1" / "networks.json"
     served.parent.mkdir(parents=True, exist_ok=True)
     served.unlink(missing_ok=True)

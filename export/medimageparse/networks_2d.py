@@ -3,10 +3,11 @@
 import math
 
 import torch
+from medimageparse_contract.categories import CLASSES
 from torch import Tensor, nn
 
 from medimageparse.seem_decoder import SeemDecoder, unit
-from medimageparse.served_tensors import CLASSES, grids
+from medimageparse.served_tensors import grids
 from medimageparse.towers import image_tower, text_tower
 from medimageparse.variants import Variant
 

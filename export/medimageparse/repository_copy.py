@@ -9,9 +9,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from medimageparse.served_tensors import Dimension, Network, networks
 from medimageparse.variants import Variant
 
-# beside model.onnx; they serve it where the server has no backend for it
-RUNNERS = ("onnxruntime_model.py", "openvino_model.py")
-BUILT_FILES = ("*.onnx", "*.plan", "*.partial", "manifest.json", "networks.json", "__pycache__", *RUNNERS)
+BUILT_FILES = ("*.onnx", "*.plan", "*.partial", "manifest.json", "networks.json", "__pycache__")
 
 
 def copy_models(source: Path, target: Path) -> None:

@@ -3,32 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from medimageparse_contract.categories import CLASSES
 
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
-
-# They read what export wrote, networks.json.
-PUBLIC_MODELS = ("medimageparse_3d", "medimageparse")
-
-# Columns of category_logits (2D spec section 4.3).
-CLASSES = (
-    "liver",
-    "lung",
-    "kidney",
-    "pancreas",
-    "heart anatomies",
-    "brain anatomies",
-    "eye anatomies",
-    "vessel",
-    "other organ",
-    "tumor",
-    "infection",
-    "other lesion",
-    "fluid disturbance",
-    "other abnormality",
-    "histology structure",
-    "other",
-    "background",
-)
 
 
 def mask_side(variant: Variant) -> int:

@@ -15,8 +15,8 @@ from medimageparse.variants import TINY, TINY_2D
 from .conftest import SEED, random_networks
 
 ROOT = Path(__file__).resolve().parents[2]
-DEMO_GRAPHS = ROOT / "export" / "medimageparse_demo" / "weights"
-DEMO_2D_GRAPHS = ROOT / "export" / "medimageparse_demo" / "weights_2d"
+DEMO_GRAPHS = ROOT / "demo" / "medimageparse_demo" / "weights"
+DEMO_2D_GRAPHS = ROOT / "demo" / "medimageparse_demo" / "weights_2d"
 PERF_ANALYZER = ROOT / "build" / "perf_analyzer" / "perf_analyzer"
 SMALL_VOLUME = ["--slices", "2", "--prompts", "1", "--requests", "1", "--graphs", str(DEMO_GRAPHS)]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from medimageparse.checkpoint import load_networks, published_state
 from medimageparse.class_embeddings import TEMPLATES, class_embeddings, class_token_ids
-from medimageparse.served_tensors import CLASSES
 from medimageparse.variants import TINY_2D
+from medimageparse_contract.categories import CLASSES
 
 from .conftest import random_networks
 

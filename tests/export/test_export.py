@@ -22,9 +22,10 @@ from medimageparse.export_onnx import export_networks, graph_of, run_module
 from medimageparse.manifest import sha256
 from medimageparse.networks import build_random
 from medimageparse.networks_3d import NOISE_SEED
-from medimageparse.repository_copy import RUNNERS, copy_repository
-from medimageparse.served_tensors import CLASSES, Dimension, networks
+from medimageparse.repository_copy import copy_repository
+from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCABULARY_SIZE
+from medimageparse_contract.categories import CLASSES
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from .conftest import BOTH_MODELS, BOTH_PRECISIONS, EVERY_NETWORK, SEED, random_networks
@@ -171,7 +172,7 @@ def test_manifests_say_what_was_made_of_what(exported, variant, precision):
     assert list(served["graphs"]) == list(networks(variant))
     for name, network in networks(variant).items():
         folder = repository / name / "1"
-        assert {path.name for path in folder.iterdir()} == {"model.onnx", "manifest.json", *RUNNERS}
+        assert {path.name for path in folder.iterdir()} == {"model.onnx", "manifest.json"}
         manifest = json.loads((folder / "manifest.json").read_text())
         assert manifest["graph_sha256"] == sha256(folder / "model.onnx") == served["graphs"][name]
         assert (manifest["variant"], manifest["precision"]) == (variant.name, precision)

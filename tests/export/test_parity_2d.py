@@ -8,12 +8,12 @@ import parity
 import pytest
 import torch
 import torch.nn.functional as F
-from clip_tokenizer import tokenize
 from medimageparse.checkpoint import published_state
 from medimageparse.class_embeddings import class_token_ids, set_class_embeddings
 from medimageparse.networks import build_random
 from medimageparse.seem_decoder import unit
 from medimageparse.variants import VOCABULARY_SIZE, Variant
+from medimageparse_serving.prompts.clip_tokenizer import tokenize
 from PIL import Image
 from torch import nn
 

@@ -18,7 +18,7 @@ from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, demo_repository
-from serve import TritonServer
+from medimageparse_serving.launch.serve import TritonServer
 
 # a proxy of the environment knows nothing of the servers here, and Triton's own clients would ask it
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"

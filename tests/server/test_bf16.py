@@ -3,12 +3,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
-import serve
 import tritonclient.grpc
 from medimageparse_client import Client
 from medimageparse_demo.images import make_image
 from medimageparse_demo.repository import demo_repository
-from serve import TritonServer
+from medimageparse_serving.launch import built_files
+from medimageparse_serving.launch.serve import TritonServer
 from tritonclient.utils import InferenceServerException
 
 
@@ -39,7 +39,7 @@ def overlap(a, b):
     return np.count_nonzero(a & b) / np.count_nonzero(a | b)
 
 
-@pytest.mark.skipif(not serve.has_bf16(), reason="this processor has no instructions for bf16")
+@pytest.mark.skipif(not built_files.has_bf16(), reason="this processor has no instructions for bf16")
 def test_masks_in_bf16_are_those_in_fp32(both_demos, phantom, picture, in_fp32):
     labels, masks, reports = answers(both_demos, "cpu-bf16", phantom, picture)
     expected_labels, expected_masks, expected_reports = in_fp32
@@ -60,7 +60,7 @@ def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
         text = config.read_text()
         assert '"bf16"' in text
         config.write_text(text.replace('"bf16"', '"f32"'))
-    monkeypatch.setattr(serve, "has_bf16", lambda: True)
+    monkeypatch.setattr(built_files, "has_bf16", lambda: True)
     labels, masks, _ = answers(repository, "cpu-bf16", phantom, picture)
     assert np.mean(labels != in_fp32[0]) < 0.0001
     assert np.mean(masks != in_fp32[1]) < 0.0001

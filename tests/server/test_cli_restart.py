@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from medimageparse_client.cli import main
 from medimageparse_demo.repository import demo_repository
+from medimageparse_serving.launch.serve import TritonServer
 from running_server import serving, triton_of, wait_until
-from serve import TritonServer
 
 from .test_cancel import executions
 

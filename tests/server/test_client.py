@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from medimageparse_client import Client, InvalidRequest, RequestTimeout, ServerUnavailable
 from medimageparse_client.cli import main
+from medimageparse_serving.launch.serve import free_port
 from PIL import Image
-from serve import free_port
 
 PROMPTS = ["liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine"]  # those of `answer`
 

@@ -14,7 +14,7 @@ from certificates import make_certificates
 from medimageparse.repository_copy import copy_models
 from medimageparse_client import Client, ServerUnavailable
 from medimageparse_client.cli import main
-from serve import REPOSITORY, ServeError, Tls, TritonServer
+from medimageparse_serving.launch.serve import REPOSITORY, ServeError, Tls, TritonServer
 from tritonclient.utils import InferenceServerException
 
 MODEL = "medimageparse"
@@ -152,7 +152,7 @@ def encrypted(images_only, certificates):
 @pytest.fixture(scope="module")
 def mutual(images_only, certificates):
     """The gRPC address of a `serve.py` that wants to know its clients."""
-    command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", "--repository", images_only]
+    command = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", "--repository", images_only]
     command += [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
     command += ["--tls-certificate", certificates / "server.pem", "--tls-key", certificates / "server.key"]
     command += ["--tls-client-ca", certificates / "ca.pem"]

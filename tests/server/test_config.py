@@ -10,8 +10,8 @@ from google.protobuf import text_format
 from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, PUBLISHED, PUBLISHED_2D, TINY_2D
 from medimageparse_demo.repository import WEIGHTS
-from model_calls import called_models
-from serve import REPOSITORY
+from medimageparse_serving.launch.model_calls import called_models
+from medimageparse_serving.launch.serve import REPOSITORY
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 from tritonclient.utils import np_to_triton_dtype
 

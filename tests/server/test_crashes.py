@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import leftovers
 import nibabel as nib
 import numpy as np
 import pytest
-from addresses import open_local
 from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
 from medimageparse_client.cli import main
-from running_server import COMMAND, PATIENCE_S, command_line, probe, regions, serving, triton_of, wait_until
-from serve import TritonServer
-from server_processes import children, is_running
+from medimageparse_serving.launch import leftovers
+from medimageparse_serving.launch.addresses import open_local
+from medimageparse_serving.launch.serve import TritonServer
+from medimageparse_serving.launch.server_processes import children, is_running
+from running_server import COMMAND, PATIENCE_S, command_line, let_wait, probe, regions, serving, triton_of, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +116,7 @@ def test_a_stopped_process_is_noticed(tmp_path, both_demos, volume):
 def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path, both_demos, volume):
     repository, hang = tmp_path / "hanging", tmp_path / "hang"
     shutil.copytree(both_demos, repository)
-    runner = repository / "mask_decoder" / "1" / "onnxruntime_model.py"
-    wait = (
-        f"    def execute(self, requests):\n        while Path({str(hang)!r}).exists():\n            time.sleep(0.01)\n"
-    )
-    code = runner.read_text().replace("    def execute(self, requests):\n", wait)
-    assert wait in code
-    runner.write_text(f"import time\n{code}")
+    let_wait(repository, "mask_decoder", hang)
     flags = ("--canary-interval=1", "--canary-timeout=2")
     with serving(tmp_path / "log", repository, *flags) as service, Load(service.grpc, volume) as load:
         triton, steps, prefix = triton_of(service)

@@ -14,8 +14,9 @@ from fuzzed_input import BROKEN_BASE64, PACKED, SECRET, any_nifti, any_picture, 
 from hypothesis import strategies as st
 from image_answers import image_file, maps_of
 from medimageparse_demo.repository import demo_repository
+from medimageparse_serving.launch.serve import TritonServer
 from nifti_answers import nifti_bytes
-from serve import TritonServer
+from running_server import step_processes
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 VOLUME = np.random.default_rng(3).integers(0, 120, (12, 10, 3)).astype(np.float32)
@@ -101,24 +102,10 @@ BOMBS = {
         "begin nowhere",
     ),
     "48 MiB of zeros, states 63 MiB": (
-        zeros_in_gzip(header_of((256, 256, 252)), 48 * MIB) + bytes(20_000),
-        "is truncated",
+        zeros_in_gzip(header_of((256, 256, 252)), 48 * MIB) + bytes(20_000),  # which is no gzip
+        "is damaged",
     ),
 }
-
-
-def processes_of(server, step):
-    """The /proc folders of a python step's instances."""
-    path = f"{server.repository}/{step}/1/model.py".encode()
-    found = []
-    for command in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path in command.read_bytes():
-                found.append(command.parent)
-        except OSError:  # it has ended
-            continue
-    assert found
-    return found
 
 
 def memory(process, peak):
@@ -297,7 +284,7 @@ def test_the_same_volume_in_every_kind_of_nifti(infer, model, good_answer):
 @pytest.mark.parametrize("model", ["medimageparse_3d"], indirect=True)
 def test_a_bomb_costs_no_more_than_the_limit(server, infer, model, good_answer, bomb):
     image, sentence = BOMBS[bomb]
-    steps = processes_of(server, "decode_volume")
+    steps = [Path(f"/proc/{process}") for process in step_processes(server, "decode_volume")]
     for step in steps:
         (step / "clear_refs").write_text("5")  # forgets the peaks of earlier tests
     before = [memory(step, peak=False) for step in steps]

@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from clip_tokenizer import tokenize
 from image_answers import categories_of, image_file, maps_of, report_of
-from image_types import TARGETS
-from medimageparse.served_tensors import CLASSES
 from medimageparse.variants import TINY_2D
+from medimageparse_contract.categories import CLASSES
+from medimageparse_contract.image_types import TARGETS
+from medimageparse_serving.prompts.clip_tokenizer import tokenize
 from PIL import Image
 
 from .conftest import IMAGE_OUTPUTS, inferring
@@ -214,7 +214,7 @@ def test_the_report_describes_what_the_maps_show(answer, picture, tiny_2d_networ
     assert found["image"]["intensity"] == {"used": "none", "bounds": None, "padding": []}
     networks = tiny_2d_networks / "medimageparse" / "1" / "networks.json"
     assert found["networks"] == json.loads(networks.read_text()) | {"runtime": "cpu"}
-    steps = {"decode_image", "tokenize_prompts", "text_encoder", "segment_image", "encode_probabilities"}
+    steps = {"decode_image", "tokenize_prompts", "text_encoder", "segment_pixels", "encode_probabilities"}
     assert set(found["milliseconds"]) == steps | {"total"}
     assert found["image_type"] is None
     assert found["warnings"] == []

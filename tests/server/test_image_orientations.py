@@ -5,7 +5,6 @@ the third's where it is blue.
 """
 
 import json
-import shutil
 
 import numpy as np
 import onnx
@@ -13,9 +12,8 @@ import onnx.parser
 import pytest
 from image_answers import image_file, maps_of, report_of
 from medimageparse.repository_copy import copy_models
-from medimageparse_demo.repository import PACKAGE
+from medimageparse_serving.launch.serve import REPOSITORY, TritonServer
 from PIL import Image
-from serve import REPOSITORY, TritonServer
 
 from .conftest import IMAGE_OUTPUTS, inferring
 
@@ -69,7 +67,6 @@ def infer_colours(tmp_path_factory):
         model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 12]> {name} {graph}')
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, repository / name / "1" / "model.onnx")
-        shutil.copy2(PACKAGE / "onnxruntime_model.py", repository / name / "1")
     networks = {"variant": "COLOURS", "image_size": SIZE}
     (repository / "medimageparse" / "1" / "networks.json").write_text(json.dumps(networks))
     log = tmp_path_factory.mktemp("log_colours") / "triton.log"

@@ -7,7 +7,7 @@ from medimageparse_demo.evaluate_images import TEST_SEEDS, evaluate, right_categ
 from medimageparse_demo.images import KIND_STRUCTURES, STRUCTURES, make_image
 from medimageparse_demo.repository import WEIGHTS_2D, demo_repository
 from medimageparse_demo.training import FIRST_TRAINING_SEED
-from serve import TritonServer
+from medimageparse_serving.launch.serve import TritonServer
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ import pytest
 import tritonclient.grpc
 from http2 import Relay
 from medimageparse_client import Client, connection
-from serve import TritonServer
+from medimageparse_serving.launch.serve import TritonServer
+from running_server import let_wait
 
 MODEL = "medimageparse_3d"
 PATIENCE_S = 60
@@ -20,12 +21,7 @@ class Slow:
     def __init__(self, folder, repository):
         self.file, self.repository = folder / "wait", folder / "repository"
         shutil.copytree(repository, self.repository)
-        runner = self.repository / "mask_decoder_3d" / "1" / "onnxruntime_model.py"
-        head = "    def execute(self, requests):\n"
-        wait = f"{head}        while Path({str(self.file)!r}).exists():\n            time.sleep(0.01)\n"
-        code = runner.read_text()
-        assert head in code
-        runner.write_text("import time\n" + code.replace(head, wait))
+        let_wait(self.repository, "mask_decoder_3d", self.file)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 from medimageparse_client import Client
-from serve import TritonServer
+from medimageparse_serving.launch.serve import TritonServer
 
 SHAPE = (4096, 4096, 4)  # 67 MB in few slices
 N_REQUESTS = 10

@@ -11,7 +11,6 @@ import signal
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -19,8 +18,9 @@ import pytest
 import tritonclient.grpc
 from image_answers import image_file
 from medimageparse_demo.repository import demo_repository
+from medimageparse_serving.launch.serve import TritonServer
 from PIL.PngImagePlugin import PngInfo
-from serve import TritonServer
+from running_server import step_processes
 from tritonclient.utils import InferenceServerException
 
 PROMPT, HEADER, FILE_NAME = "zebrafish-7391", "wolverine-2846", "albatross-6054"
@@ -92,20 +92,6 @@ def refusal(send, server, model, what):
     return error.message() if isinstance(error, InferenceServerException) else error.read().decode()
 
 
-def processes_of(server, step):
-    """The python processes of a step."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # ended in the meantime
-            continue
-        if any(word.startswith(server.shm_prefix) for word in words) and any(f"/{step}/" in word for word in words):
-            found.append(int(folder.name))
-    assert found
-    return found
-
-
 @dataclass
 class Told:
     """What was answered to good, wrong and failing requests, a label map, and the whole log."""
@@ -136,7 +122,7 @@ def told(tmp_path_factory, weights, tiny_2d_networks):
             for body in (f'{{"text": "{PROMPT}", "image": "{FILE_NAME}"', f'{{"text": {{"{PROMPT}": 1}}}}', PROMPT):
                 refusal(post, server, model, body.encode())
             for step in KILLED[model]:
-                for process in processes_of(server, step):
+                for process in step_processes(server, step):
                     os.kill(process, signal.SIGKILL)
                 failures += [refusal(send, server, model, good) for send in (send_grpc, send_json)]
         server.stop(at_once=True)  # it would wait for the steps that were killed

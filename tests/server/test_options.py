@@ -125,7 +125,7 @@ def test_the_report_describes_what_the_label_map_shows(answer, volume, weights):
     assert found["image"]["shape"] == list(volume.shape)
     networks = json.loads((weights / "medimageparse_3d" / "1" / "networks.json").read_text())
     assert found["networks"] == networks | {"runtime": "cpu"}
-    steps = {"decode_volume", "tokenize_prompts", "text_encoder_3d", "segment_volume", "encode_masks"}
+    steps = {"decode_volume", "tokenize_prompts", "text_encoder_3d", "segment_window_3d", "encode_masks"}
     assert set(found["milliseconds"]) == steps | {"total"}
 
 

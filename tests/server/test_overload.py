@@ -15,7 +15,7 @@ import tritonclient.grpc
 from image_answers import image_file
 from medimageparse_client import Client, RequestTimeout, ServerUnavailable
 from medimageparse_demo.repository import demo_repository
-from serve import TritonServer
+from medimageparse_serving.launch.serve import TritonServer
 from tritonclient.utils import InferenceServerException
 
 from .test_cancel import executions, wait_until

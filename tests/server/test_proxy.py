@@ -13,7 +13,7 @@ import pytest
 from certificates import make_certificates
 from medimageparse_client import Client, InvalidRequest, ServerUnavailable
 from medimageparse_client.cli import main
-from serve import free_port
+from medimageparse_serving.launch.serve import free_port
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

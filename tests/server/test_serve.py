@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from medimageparse.repository_copy import copy_models
 from medimageparse_client import Client, InvalidRequest, MedImageParseError, Segmentation, ServerUnavailable
-from serve import REPOSITORY
+from medimageparse_serving.launch.serve import REPOSITORY
 
 SECRET = "zebrafish-7391"
 WINDOW_SIZE = 3
@@ -76,7 +76,7 @@ def life(tmp_path_factory, repository, sent):
     set_parameter(folder / "repository" / "decode_volume", "max_image_bytes", MAX_IMAGE_BYTES)
     (folder / "scratch").mkdir()
     ports = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
-    command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", "--verbose"]
+    command = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", "--verbose"]
     log = folder / "log"
     with log.open("w") as stderr:
         process = subprocess.Popen(
@@ -175,7 +175,7 @@ def test_ctrl_c_leaves_nothing_behind(life):
 def test_serve_says_what_is_missing(tmp_path):
     repository = tmp_path / "repository"
     copy_models(REPOSITORY, repository)
-    command = [sys.executable, repository / "serve.py", "--runtime", "cpu"]
+    command = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu"]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert stopped.returncode == 1
     assert re.fullmatch(

@@ -2,7 +2,7 @@
 
 import pytest
 from medimageparse_demo.repository import demo_repository
-from serve import TritonServer
+from medimageparse_serving.launch.serve import TritonServer
 from soak import N_CLIENTS, requests, share_apart, soak
 
 N_REQUESTS = 104  # each kind eight times

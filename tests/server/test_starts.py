@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from addresses import choose_ports
 from medimageparse_client import Client
+from medimageparse_serving.launch.addresses import choose_ports
 from running_server import COMMAND, PATIENCE_S, probe, serving
-from serve import REPOSITORY
 
 PORTS = ("http", "grpc", "metrics", "probe")
 NOWHERE = "http://127.0.0.1:9"
@@ -34,7 +33,7 @@ def test_a_checkout_in_any_folder_serves(tmp_path, repository, name, locale):
     environment(tmp_path / "environment").rename(checkout / ".venv")  # one is not made where the name is not UTF-8
     surroundings = os.environ | {"TMPDIR": str(checkout / "tmp"), "LC_ALL": locale}
     any_ports = options(dict.fromkeys(PORTS, 0))
-    command = [".venv/bin/python", "model_repository/serve.py", "--runtime", "cpu", "--repository", "model_repository"]
+    command = [".venv/bin/python", "-m", "medimageparse_serving.launch", "--runtime", "cpu"]  # finds model_repository
     with serving(tmp_path / "log", command=command + any_ports, cwd=checkout, env=surroundings) as service:
         assert probe(service, "/ready") == 200  # both canaries were segmented
     assert Path(name).parts[0] not in (tmp_path / "log").read_text(errors="surrogateescape")
@@ -96,7 +95,7 @@ def test_of_two_starts_at_one_moment_one_serves(tmp_path, repository, ports, sha
     others = ports | {name: 0 for name in PORTS if name not in shared}
     processes = [
         subprocess.Popen(
-            [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", "--repository", repository, *options(wanted)],
+            [*COMMAND, f"--repository={repository}", *options(wanted)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import addresses
-import leftovers
 import pytest
-from addresses import address_of, choose_ports, claim_ports, numeric
-from launch_errors import ServeError
-from serve import REPOSITORY
-from server_log import find_reason
-from triton_flags import address_flags
+from medimageparse_serving.launch import addresses, leftovers
+from medimageparse_serving.launch.addresses import address_of, choose_ports, claim_ports, numeric
+from medimageparse_serving.launch.launch_errors import ServeError
+from medimageparse_serving.launch.serve import REPOSITORY
+from medimageparse_serving.launch.server_log import find_reason
+from medimageparse_serving.launch.triton_flags import address_flags
 
 HERE = "127.0.0.1"
 

@@ -4,13 +4,13 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from image_types import TARGETS
 from medimageparse_client import Client, ImageSegmentation, InvalidImage, InvalidRequest, ServerError, ServerUnavailable
 from medimageparse_client.client import ImageType
 from medimageparse_client.dicom import WINDOWS
 from medimageparse_client.image import Window
 from medimageparse_client.image_segmentation import describe_area, measure
 from medimageparse_client.preview import colour
+from medimageparse_contract.image_types import TARGETS
 from PIL import Image
 
 

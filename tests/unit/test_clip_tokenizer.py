@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clip_tokenizer import decode_text, split_prompts, tokenize
+from medimageparse_serving.prompts.clip_tokenizer import decode_text, split_prompts, tokenize
 
 GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "clip_tokens.json"
 

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from serve import REPOSITORY, ServeError, TritonServer
-from triton_installation import Installation
+from medimageparse_serving.launch.serve import ServeError, TritonServer
+from medimageparse_serving.launch.triton_installation import Installation
 
 
 def server_of(folder, **options):
@@ -70,7 +70,7 @@ def test_keys_that_are_refused(tmp_path, monkeypatch, key):
     [("--tls-certificate", "a.pem"), ("--tls-key", "a.key"), ("--tls-client-ca", "ca.pem")],
 )
 def test_tls_by_halves_is_refused(options):
-    command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", *options]
+    command = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", *options]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert stopped.returncode == 2
     assert "TLS needs --tls-certificate and --tls-key" in stopped.stderr
@@ -78,7 +78,17 @@ def test_tls_by_halves_is_refused(options):
 
 @pytest.mark.parametrize("option", ["--host", "--http-host"])
 def test_an_open_port_without_tls_is_said(tmp_path, option):
-    command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", "--repository", tmp_path, option, "0.0.0.0"]
+    command = [
+        sys.executable,
+        "-m",
+        "medimageparse_serving.launch",
+        "--runtime",
+        "cpu",
+        "--repository",
+        tmp_path,
+        option,
+        "0.0.0.0",
+    ]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert stopped.returncode == 1  # there is no model
     warning = {"--host": "gRPC is open to other machines and not encrypted", "--http-host": "HTTP is open to other"}

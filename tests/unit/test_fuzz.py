@@ -7,17 +7,17 @@ import re
 
 import numpy as np
 import pytest
-from clip_tokenizer import MAX_TOKENS, decode_text, split_prompts, tokenize
 from fuzzed_input import SECRET, TIMES, any_nifti, any_picture, any_text, nifti_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_file import OUTPUTS as IMAGE_OUTPUTS
-from image_file import Limits as ImageLimits
-from image_file import decode_image
+from medimageparse_contract.options import OUTPUTS_2D
+from medimageparse_serving.image.image_file import Limits as ImageLimits
+from medimageparse_serving.image.image_file import decode_image
+from medimageparse_serving.prompts.clip_tokenizer import MAX_TOKENS, decode_text, split_prompts, tokenize
+from medimageparse_serving.volume.nifti_masks import describe_prompts, encode_nifti, restore_labels
+from medimageparse_serving.volume.nifti_volume import CHOICES, Limits, Options, decode_volume
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nifti_masks import describe_prompts, encode_nifti, restore_labels
-from nifti_volume import CHOICES, Limits, Options, decode_volume
 
 LIMITS = Limits(max_image_bytes=10**7, max_decompressed_bytes=10**6, max_voxels=10**5, max_side=1000, max_slices=500)
 IMAGE_LIMITS = ImageLimits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000, max_scans=20)
@@ -65,7 +65,7 @@ def test_a_nifti_file_is_decoded_or_refused(image, options):
 
 
 @many(800)
-@given(any_picture(), st.sampled_from(IMAGE_OUTPUTS))
+@given(any_picture(), st.sampled_from(OUTPUTS_2D))
 def test_an_image_is_decoded_or_refused(image, output):
     try:
         square, geometry = decode_image(image, IMAGE_LIMITS, output)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from grey_families import all_cases, phantom
-from grey_values import FEW, FEW_LEVELS, NO_AIR, SHIFTED, find_padding
-from intensity_scaling import Values, scale_intensity
+from medimageparse_serving.volume.grey_values import FEW, FEW_LEVELS, NO_AIR, SHIFTED, find_padding
+from medimageparse_serving.volume.intensity_scaling import Values, scale_intensity
 
 CASES = all_cases()
 
@@ -119,7 +119,7 @@ def test_a_ct_without_air_is_windowed_and_warned_of():
 
 
 def test_a_sample_is_small_and_the_same_each_time(monkeypatch):
-    monkeypatch.setattr("intensity_scaling.SAMPLE_VOXELS", 1000)
+    monkeypatch.setattr("medimageparse_serving.volume.intensity_scaling.SAMPLE_VOXELS", 1000)
     stored = np.arange(50 * 60 * 70).reshape(50, 60, 70)
     sample = Values(stored, 2.0, 1.0).sample()
     assert 500 < sample.size < 2000

@@ -1,11 +1,13 @@
 """Image types, their targets and the groups that prompts are decoded in."""
 
-import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
-from image_types import TARGETS, group_prompts, known_image_type, targets_of
+from medimageparse_contract.image_types import TARGETS, ImageType
+from medimageparse_serving.image.recognition import read_distributions
+from medimageparse_serving.prompts.request import group_prompts, known_image_type, targets_of
 
 STEPS = Path(__file__).parents[2] / "model_repository"
 
@@ -13,12 +15,13 @@ STEPS = Path(__file__).parents[2] / "model_repository"
 def test_the_targets_of_an_image_type():
     assert targets_of(known_image_type(b"X-Ray-Chest")) == ["left lung", "right lung"]
     assert targets_of("CT-Abdomen")[:3] == ["postcava", "aorta", "right kidney"]
+    assert get_args(ImageType) == tuple(TARGETS)
     assert (len(TARGETS), sum(map(len, TARGETS.values()))) == (14, 52)
     assert all(len(set(targets)) == len(targets) for targets in TARGETS.values())
 
 
 def test_all_targets_but_those_of_ct_liver_have_a_distribution():
-    distributions = json.loads((STEPS / "encode_probabilities" / "1" / "target_dist.json").read_text())
+    distributions = read_distributions()
     assert set(TARGETS) - set(distributions) == {"CT-Liver"}
     for image_type, targets in distributions.items():
         assert set(TARGETS[image_type]) <= set(targets)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from medimageparse.served_tensors import CLASSES
+from medimageparse_contract.categories import CLASSES
 from medimageparse_demo.image_prompts import CATEGORY_OF, NAMES, held_out_prompts, sample_prompt, training_prompts
 from medimageparse_demo.images import (
     KIND_STRUCTURES,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "model_repository/requirements.lock")
-OPENVINO = "model_repository/requirements-openvino.lock"
+LOCKS = ("requirements.lock", "serving/requirements.lock")
+OPENVINO = "serving/requirements-openvino.lock"
 
 
 def plain(name):
@@ -28,8 +28,8 @@ def locked(file):
 
 
 def pinned():
-    """What model_repository/requirements.txt names."""
-    lines = (ROOT / "model_repository" / "requirements.txt").read_text().splitlines()
+    """What serving/requirements.txt names."""
+    lines = (ROOT / "serving" / "requirements.txt").read_text().splitlines()
     return dict(re.match(r"([\w-]+)==(\S+)", line).groups() for line in lines if not line.startswith("#"))
 
 
@@ -66,6 +66,6 @@ def test_the_client_and_the_demo_are_locked_too():
 
 
 def test_what_installs_insists_on_the_hashes():
-    installs = [("Makefile", "requirements.lock"), ("Dockerfile", "model_repository/requirements.lock")]
+    installs = [("Makefile", "requirements.lock"), ("Dockerfile", "serving/requirements.lock")]
     for file, lock in (*installs, ("Makefile", OPENVINO)):
         assert f"--no-deps --require-hashes -r {lock}\n" in (ROOT / file).read_text()

@@ -12,11 +12,17 @@ import pytest
 import SimpleITK
 from medimageparse_client.preview import draw_preview
 from medimageparse_client.volume import decode_voxels
+from medimageparse_serving.volume.nifti_geometry import QUATERNION_ROUNDING, SHEARED, read_geometry
+from medimageparse_serving.volume.nifti_masks import (
+    box_in_mm,
+    build_report,
+    describe_prompts,
+    encode_nifti,
+    restore_labels,
+)
+from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
-from nifti_geometry import QUATERNION_ROUNDING, SHEARED, read_geometry
-from nifti_masks import box_in_mm, build_report, describe_prompts, encode_nifti, restore_labels
-from nifti_volume import Limits, Options, decode_volume
 
 LIMITS = Limits(max_image_bytes=10**6, max_decompressed_bytes=10**6, max_voxels=10**5, max_side=100, max_slices=100)
 SHAPE = (4, 5, 6)
@@ -151,7 +157,7 @@ def answer_of(content):
     geometry = json.loads(json.dumps(geometry))
     labels = (volume > 100).astype(np.uint8)
     described = describe_prompts(labels, [0.5], geometry, ["liver"], np.zeros(1, np.bool_))
-    report = build_report(described, geometry, {"networks": {}, "window_size": 1}, {})
+    report = build_report(described, geometry, {"networks": {}, "window_size": 1})
     json.dumps(report, allow_nan=False)
     return report, gzip.decompress(encode_nifti(restore_labels(labels, geometry), geometry))
 

@@ -7,8 +7,13 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_masks import count_labels, describe_prompts, describe_stages, encode_nifti_file, stored_box
-from nifti_volume import Limits, Options, decode_volume
+from medimageparse_serving.volume.nifti_masks import (
+    count_labels,
+    describe_prompts,
+    encode_nifti_file,
+    stored_box,
+)
+from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
 
 LIMITS = Limits(10**7, 10**7, 10**6, 1000, 1000)
 AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0]])
@@ -84,16 +89,3 @@ def test_the_report_of_a_prompt():
     }
     assert (missing["present"], missing["voxels"], missing["volume_ml"]) == (False, 0, 0)
     assert (missing["box_voxels"], missing["box_mm"], missing["truncated"]) == (None, None, True)
-
-
-def test_stage_times():
-    stages = {
-        "tokenize_prompts": {"start_ns": 10**9, "end_ns": 10**9 + 2_000_000},
-        "segment_volume": {"start_ns": 10**9 + 10**7, "end_ns": 10**9 + 1.2e7},
-    }
-    assert describe_stages(stages) == {
-        "tokenize_prompts": 2.0,
-        "segment_volume": 2.0,
-        "text_encoder_3d": 8.0,
-        "total": 12.0,
-    }

@@ -9,10 +9,10 @@ import tracemalloc
 import nibabel as nib
 import numpy as np
 import pytest
-from intensity_scaling import scale_intensity
+from medimageparse_serving.volume.intensity_scaling import scale_intensity
+from medimageparse_serving.volume.nifti_masks import encode_nifti, restore_labels
+from medimageparse_serving.volume.nifti_volume import Limits, Options, choose_slice_axis, decode_volume
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
-from nifti_masks import encode_nifti, restore_labels
-from nifti_volume import Limits, Options, choose_slice_axis, decode_volume
 
 LIMITS = Limits(max_image_bytes=10**7, max_decompressed_bytes=10**7, max_voxels=10**6, max_side=1000, max_slices=500)
 AXIS_CODES = [

@@ -9,7 +9,7 @@ import torch
 from medimageparse.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("client", "export", "model_repository")
+PRODUCT = ("client", "contract", "demo", "export", "model_repository", "serving")
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
 PICKLED_FILES = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".ckpt", ".bin"}
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from medimageparse_serving.image.pixels import to_pixels
 from PIL import Image
-from pixels import to_pixels
 
 
 def square_of(side):

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from medimageparse.served_tensors import CLASSES
-from probability_maps import (
+from medimageparse_contract.categories import CLASSES
+from medimageparse_serving.image.probability_maps import (
     CATEGORIES,
     build_report,
     check_size,
@@ -133,29 +133,11 @@ def test_report():
         ("kidney", 0.0, True),
         ("liver", None, False),
     ]
-    stages = {
-        "decode_image": {
-            "height": 37,
-            "intensity": {"used": "none"},
-            "warnings": ["nearly black"],
-            "start_ns": 0,
-            "end_ns": 1_000_000,
-        },
-        "tokenize_prompts": {"image_type": "OCT", "recognize": True, "joint": False, "start_ns": 0, "end_ns": 2e6},
-        "segment_image": {"networks": {"variant": "TINY"}, "start_ns": 5e6, "end_ns": 9e6},
-        "encode_probabilities": {"start_ns": 9e6, "end_ns": 10e6},
-    }
-    report = build_report(described, [{"text": "b"}], 0.05, stages)
+    geometry = {"height": 37, "intensity": {"used": "none"}, "warnings": ["nearly black"]}
+    tokenized = {"image_type": "OCT", "recognize": True, "joint": False}
+    report = build_report(described, [{"text": "b"}], 0.05, geometry, tokenized, {"variant": "TINY"})
     assert json.loads(json.dumps(report)) == report
     assert report["image"] == {"height": 37, "intensity": {"used": "none"}}
     assert report["warnings"] == ["nearly black"]
     assert (report["image_type"], report["joint"], report["p_value_threshold"]) == ("OCT", False, 0.05)
     assert report["networks"] == {"variant": "TINY"}
-    assert report["milliseconds"] == {
-        "decode_image": 1,
-        "tokenize_prompts": 2,
-        "segment_image": 4,
-        "encode_probabilities": 1,
-        "text_encoder": 3,
-        "total": 10,
-    }

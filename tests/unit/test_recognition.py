@@ -1,12 +1,11 @@
 """Existence p-values, suppression and exclusive masks."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-from probability_maps import encode_masks, image_probabilities
-from recognition import (
+from medimageparse_serving.image.probability_maps import encode_masks, image_probabilities
+from medimageparse_serving.image.recognition import (
     BELOW_THRESHOLD,
     EMPTY,
     OUTVOTED,
@@ -94,8 +93,7 @@ def test_the_distributions_may_be_missing(tmp_path):
 
 
 def test_the_shipped_distributions():
-    step = Path(__file__).parents[2] / "model_repository" / "encode_probabilities" / "1"
-    distributions = read_distributions(step / "target_dist.json")
+    distributions = read_distributions()
     assert len(distributions) == 13
     for targets in distributions.values():
         assert all(np.shape(pairs) == (4, 2) and np.min(pairs) > 0 for pairs in targets.values())

@@ -8,14 +8,12 @@ import socket
 import sys
 import sysconfig
 
-import built_files
 import pytest
-import triton_installation
-import triton_server
-from built_files import BUILT_FILES, check_built_files, find_built_models
-from model_calls import called_models, reachable_models
-from serve import PUBLIC_MODELS, REPOSITORY, TritonServer, free_port
-from triton_installation import Installation, ServeError, find_installation, find_libpython
+from medimageparse_serving.launch import built_files, triton_installation, triton_server
+from medimageparse_serving.launch.built_files import BUILT_FILES, check_built_files, find_built_models
+from medimageparse_serving.launch.model_calls import called_models, reachable_models
+from medimageparse_serving.launch.serve import PUBLIC_MODELS, REPOSITORY, TritonServer, free_port
+from medimageparse_serving.launch.triton_installation import Installation, ServeError, find_installation, find_libpython
 
 ENSEMBLE = 'platform: "ensemble"\nstep [ { model_name: "first" model_version: -1 }, { model_name:"second" } ]'
 CALLER = 'parameters { key: "window_model" value { string_value: "inner" } }\nparameters { key: "window_size" }'

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nifti_volume import choose_slice_axis
-from sliding_window import (
+from medimageparse_serving.volume.nifti_volume import choose_slice_axis
+from medimageparse_serving.volume.sliding_window import (
     bicubic_matrix,
     from_square,
     integer_matrix,

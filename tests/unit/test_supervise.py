@@ -11,18 +11,15 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
-import canary
-import leftovers
-import manifests
 import nibabel as nib
 import numpy as np
 import pytest
-import supervise
+from medimageparse_serving.launch import canary, leftovers, manifests, supervise
+from medimageparse_serving.launch.serve import REPOSITORY
+from medimageparse_serving.launch.server_log import find_reason
+from medimageparse_serving.launch.supervise import Supervisor, pause_s
+from medimageparse_serving.launch.triton_installation import ServeError
 from PIL import Image
-from serve import REPOSITORY
-from server_log import find_reason
-from supervise import Supervisor, pause_s
-from triton_installation import ServeError
 
 MODEL = "medimageparse"
 

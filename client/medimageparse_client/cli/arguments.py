@@ -7,11 +7,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
+from medimageparse_contract.image_types import ImageType
+from medimageparse_contract.options import Intensity, Orientation
+
 from medimageparse_client import image
 from medimageparse_client.cli.connection import API_KEY
 from medimageparse_client.cli.console import EXIT_CODE_HELP
 from medimageparse_client.cli.kinds import IMAGES, VOLUMES
-from medimageparse_client.client import ImageType, Intensity, Orientation
 
 SEGMENT_HELP = """\
 The first argument is a volume, or a folder of volumes, and the others are prompts. With --prompt or --prompts-file

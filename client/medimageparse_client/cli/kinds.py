@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medimageparse_contract.models import MODEL_2D, MODEL_3D
+
 from medimageparse_client import image, volume
-from medimageparse_client.client import MODEL_2D, MODEL_3D, Client
+from medimageparse_client.client import Client
 from medimageparse_client.files import picture_bytes
 from medimageparse_client.image_segmentation import MAX_LABEL, ImageSegmentation
 from medimageparse_client.segmentation import Segmentation

@@ -1,65 +1,17 @@
-"""Step 1: a NIfTI file -> the slices that the networks see, and the geometry that leads back."""
+"""Step 1 of 3D: a NIfTI file -> the slices that the networks see, and the geometry that leads back."""
 
-import json
-import time
-import traceback
-from pathlib import Path
+from typing import Any
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-
-from .nifti_volume import CHOICES, Limits, Options, decode_volume
+from medimageparse_serving.triton.step import Step
+from medimageparse_serving.triton.tensors import Inputs
+from medimageparse_serving.volume.nifti_volume import CHOICES, Limits, Options, decode_volume
 
 
-class TritonPythonModel:
-    def initialize(self, args):
-        parameters = json.loads(args["model_config"])["parameters"]
-        self.limits = Limits(**{name: int(value["string_value"]) for name, value in parameters.items()})
+class TritonPythonModel(Step):
+    def configure(self, parameters: dict[str, str]) -> None:
+        self.limits = Limits(**{name: int(value) for name, value in parameters.items()})
 
-    def execute(self, requests):
-        return [self.respond(request) for request in requests]
-
-    def respond(self, request):
-        try:
-            return self.answer(request)
-        except Exception as error:
-            return pb_utils.InferenceResponse(error=without_words(error))
-
-    def answer(self, request):
-        start_ns = time.time_ns()
-        try:
-            options = Options(**{name: text for name in CHOICES if (text := read_option(request, name))})
-            volume, geometry = decode_volume(read_bytes(request, "image"), options, self.limits)
-        except ValueError as error:
-            return pb_utils.InferenceResponse([pb_utils.Tensor("refusal", np.array([str(error).encode()], np.object_))])
+    def answer(self, inputs: Inputs) -> dict[str, Any]:
+        volume, geometry = decode_volume(inputs.item("image"), Options(**inputs.options(*CHOICES)), self.limits)
         # the other of the two is left out: medimageparse_3d takes either
-        name = "volume_uint8" if volume.dtype == np.uint8 else "volume_fp32"
-        geometry |= {"start_ns": start_ns, "end_ns": time.time_ns()}
-        tensors = [pb_utils.Tensor(name, volume)]
-        tensors.append(pb_utils.Tensor("geometry", np.array([json.dumps(geometry).encode()], np.object_)))
-        return pb_utils.InferenceResponse(tensors)
-
-
-def read_bytes(request, name):
-    return pb_utils.get_input_tensor_by_name(request, name).as_numpy().item()
-
-
-def read_option(request, name):
-    """An optional input as text; None when the caller left it out."""
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    if tensor is None:
-        return None
-    try:
-        return tensor.as_numpy().item()[:100].decode()  # no choice is as long
-    except UnicodeDecodeError:
-        raise ValueError(f"{name} is not UTF-8 text") from None
-
-
-def without_words(error):
-    """Where it happened and no more, for caller and log: words can be a patient's, and a traceback has paths."""
-    places = [(Path(place.filename), place.lineno) for place in traceback.extract_tb(error.__traceback__)]
-    file, line = [place for place in places if place[0].parent == Path(__file__).parent][-1]
-    sentence = f"these tensors gave no result: {type(error).__name__} in line {line} of {file.name}"
-    is_ours = isinstance(error, (MemoryError, OSError))  # all else comes from tensors that do not fit
-    code = pb_utils.TritonError.INTERNAL if is_ours else pb_utils.TritonError.INVALID_ARG
-    return pb_utils.TritonError(sentence, code)
+        return {f"volume_{'uint8' if volume.dtype == 'uint8' else 'fp32'}": volume, "geometry": geometry}

@@ -1,0 +1,1 @@
+"""Facts that server, client and export share, each said once. No dependencies."""

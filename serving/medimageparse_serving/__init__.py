@@ -1,0 +1,1 @@
+"""The server's Python: what the steps of `model_repository/` think, and what starts and watches a tritonserver."""

@@ -1,0 +1,1 @@
+"""2D: a picture -> the square that the networks see, mask logits -> probabilities and the report."""

@@ -1,0 +1,1 @@
+"""Starts a tritonserver on the model repository and keeps it answering right."""

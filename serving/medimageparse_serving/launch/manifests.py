@@ -1,0 +1,80 @@
+"""Whether the built files of the networks are those that their manifests describe, before anything is served."""
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from medimageparse_serving.launch.launch_errors import ServeError
+
+QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_manifests(repository: Path, models: list[str], runtime: str) -> None:
+    """ServeError if a graph, or with TensorRT a plan, is not what its manifest says, or a step has no code."""
+    here = sorted(set(compute_capabilities())) if runtime == "tensorrt" else []
+    for model in models:
+        is_step = 'backend: "python"' in (repository / model / "config.pbtxt").read_text()
+        if is_step and not (repository / model / "1" / "model.py").exists():  # tritonserver would wait for it
+            raise ServeError(f"the model.py of {model} is missing from the model repository; copy it again")
+        if (repository / model / "configs").is_dir():
+            folder = repository / model / "1"
+            manifest = read_manifest(folder / "manifest.json", model)
+            if runtime == "tensorrt":
+                check_engine(folder, model, manifest, here)
+            else:
+                compare(folder / "model.onnx", model, manifest.get("graph_sha256"), "make export CHECKPOINT=...")
+
+
+def read_manifest(path: Path, model: str) -> dict[str, Any]:
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        raise ServeError(f"the manifest.json of {model} is missing or damaged: make export CHECKPOINT=...")
+    return manifest
+
+
+def compare(path: Path, model: str, expected: object, target: str) -> None:
+    try:
+        found = sha256(path)
+    except OSError as error:
+        raise ServeError(f"the {path.name} of {model} cannot be read: {error.strerror}") from None
+    if found != expected:
+        raise ServeError(
+            f"the {path.name} of {model} is not the one in its manifest: it is cut short, was changed or belongs to "
+            f"another export; make it again: {target}"
+        )
+
+
+def check_engine(folder: Path, model: str, manifest: dict[str, Any], here: list[str]) -> None:
+    """An engine runs on the kind of GPU that built it, its manifest says which; here: the kinds in this machine."""
+    engine = manifest.get("engine")
+    if not isinstance(engine, dict):
+        raise ServeError(f"the manifest of {model} knows no engine; build it on this GPU: make engines")
+    compare(folder / "model.plan", model, engine.get("plan_sha256"), "make engines")
+    name, _, rest = str(engine.get("gpu", "")).partition(", ")
+    built_for = rest.partition(", ")[0]
+    if not here:
+        raise ServeError("RUNTIME=tensorrt needs an NVIDIA GPU, and nvidia-smi finds none here: docker run --gpus all")
+    if here != [built_for]:
+        raise ServeError(
+            f"the engine of {model} was built on {name} (compute capability {built_for}), and this machine's GPU has "
+            f"{', '.join(here)}; build it on this one: make engines"
+        )
+
+
+def compute_capabilities() -> list[str]:
+    """Those of this machine's GPUs, one after the other; none where there is no driver."""
+    try:
+        answer = subprocess.run(QUERY, capture_output=True, text=True, check=True, timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return answer.split()

@@ -1,0 +1,29 @@
+"""Which models call which, as their config.pbtxt say."""
+
+import re
+from pathlib import Path
+
+from medimageparse_contract.models import PUBLIC_MODELS
+
+from medimageparse_serving.launch.launch_errors import ServeError
+
+
+def called_models(config: str) -> list[str]:
+    """The models that a config.pbtxt names: an ensemble's steps, and the `*_model` parameters of BLS callers."""
+    steps = re.findall(r'model_name:\s*"(\w+)"', config)
+    return steps + re.findall(r'key:\s*"\w+_model"\s*value:?\s*\{\s*string_value:\s*"(\w+)"', config)
+
+
+def reachable_models(repository: Path, models: list[str]) -> list[str]:
+    """The models and all that they call, callers first. Triton itself does not load what only BLS reaches."""
+    found: list[str] = []
+    queue = list(models)
+    while queue:
+        model = queue.pop(0)
+        config = repository / model / "config.pbtxt"
+        if not config.exists():
+            raise ServeError(f"there is no model {model} in the repository; MODELS={','.join(PUBLIC_MODELS)}")
+        if model not in found:
+            found.append(model)
+            queue += called_models(config.read_text())
+    return found

@@ -1,0 +1,158 @@
+"""Starts tritonserver on a model repository: `python -m medimageparse_serving.launch --runtime cpu`."""
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from medimageparse_contract.models import PUBLIC_MODELS
+
+from medimageparse_serving.launch.addresses import LOOPBACK, choose_ports, free_port, numeric
+from medimageparse_serving.launch.built_files import BUILT_FILES, has_bf16
+from medimageparse_serving.launch.launch_errors import ServeError
+from medimageparse_serving.launch.leftovers import SHM, Scratch
+from medimageparse_serving.launch.manifests import check_manifests
+from medimageparse_serving.launch.server_log import say
+from medimageparse_serving.launch.supervise import Supervisor
+from medimageparse_serving.launch.tls import Tls
+from medimageparse_serving.launch.triton_flags import shm_growth_bytes
+from medimageparse_serving.launch.triton_server import REPOSITORY, TritonServer
+
+# what programs that start a server want besides
+__all__ = ["PUBLIC_MODELS", "REPOSITORY", "SHM", "ServeError", "Tls", "TritonServer", "free_port", "has_bf16"]
+
+STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def interrupt_once(*_: object) -> None:
+    """Ends the program by KeyboardInterrupt, and lets nothing disturb the stopping."""
+    for number in STOPPING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def stop_by_signals() -> None:
+    """SIGHUP too: the terminal was closed. nohup has it ignored, and so it stays."""
+    for number in STOPPING_SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt_once)
+
+
+def open_standard_files() -> None:
+    """Whoever starts this with stdin, stdout or stderr closed would have sockets take their places."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 2**16):
+        raise argparse.ArgumentTypeError("a port is a number from 0 (any free one) to 65535")
+    return int(text)
+
+
+def parse_arguments() -> dict[str, Any]:
+    parser = argparse.ArgumentParser(
+        prog="medimageparse-serve", description="Starts tritonserver on the model repository, until Ctrl-C."
+    )
+    parser.add_argument("--runtime", choices=tuple(BUILT_FILES), required=True, help="what runs the networks")
+    models = f"{' or '.join(PUBLIC_MODELS)}, or both with a comma between them; by default those that are built"
+    parser.add_argument("--models", default="", help=models)
+    parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.add_argument("--host", default="127.0.0.1", help="of gRPC; 0.0.0.0 serves other machines too")
+    parser.add_argument("--http-host", default="127.0.0.1", help="of HTTP and metrics, which have no TLS: see deploy/")
+    parser.add_argument("--http-port", type=port_number, default=8000, help="0 takes any free port")
+    parser.add_argument("--grpc-port", type=port_number, default=8001)
+    parser.add_argument("--metrics-port", type=port_number, default=8002)
+    parser.add_argument("--probe-port", type=port_number, default=8003, help="of --host: /startup, /ready, /live")
+    parser.add_argument("--canary-interval", type=float, default=5, metavar="S", help="seconds between canaries")
+    parser.add_argument("--canary-timeout", type=float, default=60, metavar="S", help="without any answer: hung")
+    parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; gRPC then takes TLS only")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, of that certificate")
+    parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="PEM; clients need a certificate of this CA")
+    parser.add_argument("--verbose", action="store_true", help="show the server's whole log")
+    parser.add_argument("flags", nargs="*", help="further flags for tritonserver, after --")
+    arguments = vars(parser.parse_args())
+    certificate, key, client_ca = (arguments[f"tls_{name}"] for name in ("certificate", "key", "client_ca"))
+    if bool(certificate) != bool(key) or (client_ca and not certificate):
+        parser.error("TLS needs --tls-certificate and --tls-key; --tls-client-ca makes it mutual")
+    return arguments | {"models": tuple(filter(None, arguments["models"].split(",")))}
+
+
+def warn(host: str, http_host: str, has_tls: bool) -> None:
+    if shm_growth_bytes() < 16 * 2**20:
+        say("/dev/shm is under 1 GiB, too small for full-size volumes: --shm-size=4g")
+    if host not in LOOPBACK and not has_tls:
+        say("gRPC is open to other machines and not encrypted: see --tls-certificate")
+    if http_host not in LOOPBACK:
+        say("HTTP is open to other machines, and has no TLS: see deploy/nginx.conf")
+
+
+def serve(options: argparse.Namespace, repository: Path) -> None:
+    """Until it is interrupted; ServeError if it cannot go on."""
+    certificate = options.tls_certificate
+    server = TritonServer(
+        repository,
+        options.runtime,
+        options.models,
+        host=options.host,
+        http_host=options.http_host,
+        http_port=options.http_port,
+        grpc_port=options.grpc_port,
+        metrics_port=options.metrics_port,
+        log=sys.stderr,
+        verbose=options.verbose,
+        flags=tuple(options.flags),
+        tls=Tls(certificate, options.tls_key, options.tls_client_ca) if certificate else None,
+    )
+    for model, reason in server.left_out.items():
+        say(f"{model} is not served: {reason}")
+    check_manifests(server.repository, server.models, server.runtime)
+    served = [model for model in PUBLIC_MODELS if model in server.models]
+    watch = Supervisor(server, served, options.probe_port, options.canary_interval, options.canary_timeout)
+    with watch as supervisor:
+        addresses = f"http {server.http_url}, grpc {server.grpc_url}, metrics {server.metrics_url}"
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            print(f"ready: {addresses}, probes {supervisor.probe_url}")
+            print(f"runtime {server.runtime}, models {', '.join(server.models)}; Ctrl-C stops it", flush=True)
+        supervisor.watch()
+
+
+def check_ports(options: argparse.Namespace) -> None:
+    """All four, before anything is made or started; ServeError names those that are taken."""
+    grpc, http = numeric(options.host), numeric(options.http_host)
+    hosts = {"http": http, "grpc": grpc, "metrics": http, "probe": grpc}
+    choose_ports({name: (host, getattr(options, f"{name}_port")) for name, host in hosts.items()})
+
+
+def main(make_repository: Callable[[Path], object] | None = None) -> int:
+    """Serves --repository, or one that is made for this start alone and removed after it."""
+    open_standard_files()
+    options = argparse.Namespace(**parse_arguments())
+    stop_by_signals()
+    try:
+        check_ports(options)
+        warn(options.host, options.http_host, bool(options.tls_certificate))
+        if make_repository is None:
+            serve(options, options.repository)
+            return 0
+        with Scratch() as scratch:
+            repository = scratch.folder / "model_repository"
+            try:
+                make_repository(repository)
+            except (OSError, shutil.Error):
+                raise ServeError("the model repository cannot be copied to /tmp (TMPDIR): is there room?") from None
+            serve(options, repository)
+    except KeyboardInterrupt:
+        pass
+    except ServeError as error:
+        say(str(error))
+        return 1
+    return 0

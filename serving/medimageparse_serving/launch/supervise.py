@@ -1,0 +1,212 @@
+"""Keeps a tritonserver answering right: what dies, stops or answers a canary wrong is started again.
+
+tritonserver 2.51 never restarts a python step that was killed and goes on to say that it is ready. To load the models
+again takes about as long as to start the whole server, and leaks shared memory; so the server is what is restarted.
+"""
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+from medimageparse_serving.launch import canary
+from medimageparse_serving.launch.addresses import address_of, open_local
+from medimageparse_serving.launch.launch_errors import ServeError
+from medimageparse_serving.launch.model_calls import reachable_models
+from medimageparse_serving.launch.probes import ProbeServer
+from medimageparse_serving.launch.server_log import say
+from medimageparse_serving.launch.server_processes import adopt_orphans, children, collect_orphans, is_running
+from medimageparse_serving.launch.triton_server import TritonServer
+
+TICK_S = 0.1
+WARM_UP_ROUNDS, WARM_UP_S = 4, 5  # canaries before the first request; fewer where they are slow
+CANARY_SHARE = 20  # a canary that takes 1 s is followed by 20 s without one: at most 5 % of the server is spent on them
+MAX_STARTS = 5  # failed ones in a row
+LONGEST_PAUSE_S, CALM_S = 30, 60
+EXEC_COUNT = re.compile(r'nv_inference_exec_count\{model="(\w+)".*\} (\S+)')
+
+
+def pause_s(n_recent: int) -> int:
+    """How long to wait before a restart, if there were so many in the last minute: 0, 1, 2, 4, ... 30 seconds."""
+    return min(2 ** (n_recent - 1), LONGEST_PAUSE_S) if n_recent else 0
+
+
+def own_models(repository: Path, models: Sequence[str]) -> dict[str, set[str]]:
+    """Each model with those that it calls and none of the others does."""
+    reached = {model: set(reachable_models(repository, [model])) for model in models}
+    return {model: reached[model].difference(*(reached[m] for m in models if m != model)) for model in models}
+
+
+class Supervisor:
+    """A server that is watched: `with Supervisor(server, models) as supervisor: supervisor.watch()`.
+
+    HTTP on the probe port: /startup (a canary was segmented since the start of this program), /ready (the last one was
+    segmented right, and every process lives), /live (the supervisor itself does its work). 200 is yes, 503 no.
+    """
+
+    def __init__(
+        self,
+        server: TritonServer,
+        models: Sequence[str],
+        probe_port: int = 0,
+        interval_s: float = 5,
+        patience_s: float = 60,
+    ) -> None:
+        """The canary is sent every interval_s; no answer in patience_s, while nothing else ends either, means hung."""
+        self.server, self.models = server, models
+        self.interval_s, self.patience_s = interval_s, patience_s
+        self.own_models = own_models(server.repository, models)
+        self.expected: dict[str, str] = {}
+        self.canary_s = float("inf")
+        self.has_started, self.problem = False, "starting"
+        self.last_sign, self.longest_silence_s = time.monotonic(), 2 * server.ready_timeout_s + LONGEST_PAUSE_S
+        self.restarts: deque[float] = deque(maxlen=10)
+        self.pool = ThreadPoolExecutor(1)
+        self.probe = ProbeServer(server.hosts["grpc"], probe_port, self.states)
+        self.probe_url = f"http://{address_of(server.hosts['grpc'], self.probe.server_port)}"
+
+    def __enter__(self) -> "Supervisor":
+        threading.Thread(target=self.probe.serve_forever, daemon=True).start()
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Not ready from now on; the server finishes what it works on, then ends."""
+        self.problem = "stopping"
+        self.server.drain(self.models)
+        self.server.stop()
+        self.pool.shutdown(cancel_futures=True)
+        self.probe.shutdown()
+        self.probe.server_close()
+
+    def watch(self) -> NoReturn:
+        """Restarts the server whenever it must be, until it does not start any more: then ServeError."""
+        adopt_orphans()
+        while True:
+            self.problem = self._wait_for_problem()
+            say(f"{self.problem}; the server is restarted")
+            began = time.monotonic()
+            self._restart()
+            say(f"the canary is segmented right again after {time.monotonic() - began:.1f} s")
+
+    def states(self) -> dict[str, tuple[bool, str]]:
+        """Path of a probe -> whether the answer is yes, and words."""
+        silence = time.monotonic() - self.last_sign
+        return {
+            "/startup": (self.has_started, "started" if self.has_started else "starting"),
+            "/ready": (not self.problem, self.problem or "ready"),
+            "/live": (silence < self.longest_silence_s, f"last sign of life {silence:.0f} s ago"),
+        }
+
+    def _start(self) -> None:
+        """A server whose canary was segmented, and the same as ever; ServeError if there is none."""
+        self.last_sign = time.monotonic()
+        self.server.start()
+        assert self.server.process is not None
+        self.steps = children(self.server.process.pid)
+        try:
+            self._warm_up()
+        except ServeError:
+            self.server.stop(at_once=True)
+            raise
+        self.has_started, self.problem = True, ""
+
+    def _warm_up(self) -> None:
+        began = time.monotonic()
+        for _ in range(1 if self.has_started else WARM_UP_ROUNDS):
+            began_round = time.monotonic()
+            for model in self.models:
+                try:
+                    found = canary.segment(self.server.http_url, model, self.server.ready_timeout_s)
+                except canary.CanaryError as error:
+                    raise ServeError(f"{model} does not segment the canary: {error}") from None
+                if self.expected.setdefault(model, found) != found:
+                    raise ServeError(f"{model} does not segment the canary as it did before: its answers are not sure")
+            self.canary_s = min(self.canary_s, time.monotonic() - began_round)
+            if time.monotonic() - began > WARM_UP_S:
+                break
+
+    def _restart(self) -> None:
+        now = time.monotonic()
+        pause = pause_s(sum(now - earlier < CALM_S for earlier in self.restarts))
+        problem = ""
+        for attempt in range(MAX_STARTS):
+            self.server.stop(at_once=True)
+            time.sleep(max(pause, pause_s(attempt)))
+            self.restarts.append(time.monotonic())
+            try:
+                self._start()
+                return
+            except ServeError as error:
+                problem = str(error)
+                say(f"start {attempt + 1} of {MAX_STARTS} failed: {problem}")
+        raise ServeError(f"the server does not start any more: {problem}")
+
+    def _wait_for_problem(self) -> str:
+        check: Future[str] | None = None
+        due = time.monotonic() + self.interval_s
+        while True:
+            self.last_sign = began_tick = time.monotonic()
+            if problem := self._find_dead():
+                return problem
+            if check is None and began_tick >= due:
+                check = self.pool.submit(self._check_canaries)
+            if check is not None and check.done():
+                if problem := check.result():
+                    return problem
+                check, due = None, began_tick + max(self.interval_s, CANARY_SHARE * self.canary_s)
+            time.sleep(TICK_S)
+
+    def _find_dead(self) -> str:
+        """What to say of a process that ended; nothing if all run."""
+        assert self.server.process is not None
+        collect_orphans(self.server.process.pid)
+        if (code := self.server.process.poll()) is not None:
+            return f"tritonserver ended with code {code}"
+        processes = (self.server.process.pid, *self.steps)
+        return "" if all(map(is_running, processes)) else "a process of the server ended or was stopped"
+
+    def _check_canaries(self) -> str:
+        """What is wrong with a model's answers, twice in a row; nothing if they are right or the server is busy."""
+        for model in self.models:
+            if self._ask(model) and (problem := self._ask(model)):
+                return f"{model}: {problem}"
+        return ""
+
+    def _ask(self, model: str) -> str:
+        deadline, before = time.monotonic() + self.patience_s, self._count_computations(model)
+        while True:
+            patience = max(deadline - time.monotonic(), 0.1)
+            try:
+                found = canary.segment(self.server.http_url, model, patience)
+            except canary.NoAnswerError:  # hung, or busy with other requests
+                if time.monotonic() < deadline:
+                    time.sleep(min(1, patience))
+                elif any(n > before.get(m, 0) + 1 for m, n in self._count_computations(model).items()):
+                    return ""  # one may be the canary's own, on its way to what hangs
+                else:
+                    return f"no answer to the canary in {self.patience_s:g} s, and no other request was finished"
+            except canary.CanaryError as error:
+                return f"no right answer to the canary: {error}"
+            else:
+                return "" if found == self.expected[model] else "the canary was segmented wrong"
+
+    def _count_computations(self, model: str) -> dict[str, int]:
+        """How often the model, and each that only it calls, has finished one."""
+        try:
+            with open_local(self.server.metrics_url, timeout=5) as answer:
+                counts = EXEC_COUNT.findall(answer.read().decode())
+        except OSError:
+            return {}
+        return {name: int(float(count)) for name, count in counts if name in self.own_models[model]}

@@ -1,0 +1,1 @@
+"""Text, or the targets of an image type -> tokens."""

@@ -1,0 +1,8 @@
+"""The caller's mistake."""
+
+
+class Refused(ValueError):
+    """A request that is refused: INVALID_ARGUMENT, and this sentence, which says what to send instead.
+
+    Only our own checks raise it. What a library raises never reaches a caller as words.
+    """

@@ -1,0 +1,44 @@
+"""A network on the CPU: model.onnx in a python step, for servers without a backend that runs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from medimageparse_serving.triton.step import read_parameters
+
+
+class Network:
+    """What both runtimes share: `load` gives the names of the inputs, `run` the wanted outputs in their order."""
+
+    input_names: Sequence[str]
+    misfits: tuple[type[Exception], ...] = ()  # what the runtime raises for tensors that do not fit
+
+    def load(self, graph: Path, parameters: dict[str, str]) -> Sequence[str]:
+        raise NotImplementedError
+
+    def run(self, feeds: dict[str, NDArray[Any]], names: list[str]) -> list[NDArray[Any]]:
+        raise NotImplementedError
+
+    def initialize(self, args: dict[str, str]) -> None:
+        graph = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self.input_names = self.load(graph, read_parameters(args))
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request: Any) -> Any:
+        try:
+            feeds = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.input_names}
+            names = request.requested_output_names()
+            pairs = zip(names, self.run(feeds, names), strict=True)
+            # copied into the response before the next run overwrites them
+            return pb_utils.InferenceResponse([pb_utils.Tensor(*pair) for pair in pairs])
+        except Exception as error:  # its words name nodes and files and hold values, a traceback has paths
+            code = (
+                pb_utils.TritonError.INVALID_ARG if isinstance(error, self.misfits) else pb_utils.TritonError.INTERNAL
+            )
+            sentence = f"these tensors gave no result: {type(error).__name__}"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, code))

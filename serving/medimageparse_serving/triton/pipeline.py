@@ -1,0 +1,125 @@
+"""A public model: one step after the other, all through BLS.
+
+No ensemble, because Triton does not tell a running step of an ensemble that its request was cancelled. A refusal is an
+output of a step, because BLS loses the codes of errors (tritonserver 2.51).
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from medimageparse_serving.triton.step import read_parameters
+from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class RequestEnded(Exception):
+    """Ends a request: a sentence for the caller, and Triton's code."""
+
+
+class Calls:
+    """The calls of one request, and how long each model took."""
+
+    def __init__(self, models: dict[str, str], gave_up: Callable[[], bool]) -> None:
+        self.models, self.gave_up = models, gave_up
+        self.start_ns = time.monotonic_ns()
+        self.took_ns: dict[str, int] = {}
+        self.ended_ns: dict[str, int] = {}
+
+    async def call(self, model: str, names: Iterable[str], tensors: Iterable[Any]) -> Arrays:
+        """The outputs of the model that the parameter names."""
+        return await self.start(model, names, tensors)()
+
+    def start(self, model: str, names: Iterable[str], tensors: Iterable[Any]) -> Callable[[], Awaitable[Arrays]]:
+        """Begins an inference, unless the caller gave up; what it gives is called, once, for the outputs."""
+        if self.gave_up():
+            sentence = "the request was cancelled, or its time-out is over"
+            raise RequestEnded(sentence, pb_utils.TritonError.CANCELLED)
+        name, began_ns = self.models[model], time.monotonic_ns()
+        pending = pb_utils.InferenceRequest(
+            model_name=name,
+            requested_output_names=list(names),
+            inputs=list(tensors),
+            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+        ).async_exec()
+
+        async def finish() -> Arrays:
+            outputs = read_response(await pending, name)
+            # of calls that run side by side the later one counts from the end of the earlier
+            begin_ns = max(began_ns, self.ended_ns.get(name, 0))
+            self.ended_ns[name] = time.monotonic_ns()
+            self.took_ns[name] = self.took_ns.get(name, 0) + self.ended_ns[name] - begin_ns
+            return outputs
+
+        return finish
+
+    def milliseconds(self) -> dict[str, float]:
+        """By model, and all together."""
+        took_ns = self.took_ns | {"total": time.monotonic_ns() - self.start_ns}
+        return {name: round(took / 1e6, 1) for name, took in took_ns.items()}
+
+
+def read_response(response: Any, model: str) -> Arrays:
+    """The outputs of a response by name. They are copies: its own memory goes with it."""
+    if response.has_error():
+        pb_utils.Logger.log_error(f"{model}: {response.error().message().splitlines()[0]}")
+        raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
+    outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
+    if "refusal" in outputs:
+        raise RequestEnded(outputs["refusal"].item().decode(), pb_utils.TritonError.INVALID_ARG)
+    return outputs
+
+
+def watch(request: Any) -> Callable[[], bool]:
+    """Whether the caller gave up: by cancelling, which only gRPC can, or by a time-out sent with the request."""
+    end_ns = time.monotonic_ns() + (request.timeout() * 1000 or sys.maxsize)
+    return lambda: request.is_cancelled() or time.monotonic_ns() > end_ns
+
+
+class Pipeline:
+    """What the public models share; each says in `answer` what it calls. Its parameters name the models."""
+
+    required: tuple[str, ...] = ("image",)  # Triton counts the inputs, and an option may stand in for one
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self.parameters = read_parameters(args)
+        folder = Path(args["model_repository"]) / args["model_version"]
+        self.runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME", "")  # the launcher sets it
+        self.networks = json.loads((folder / "networks.json").read_text()) | {"runtime": self.runtime or None}
+
+    async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> dict[str, Any]:
+        """The outputs by name, those that are wanted among them."""
+        raise NotImplementedError
+
+    async def execute(self, requests: list[Any]) -> list[Any]:
+        return [await self.respond(request) for request in requests]
+
+    async def respond(self, request: Any) -> Any:
+        try:
+            return pb_utils.InferenceResponse(await self.tensors_of(request))
+        except RequestEnded as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(*error.args))
+        except Exception as error:
+            pb_utils.Logger.log_error(place_of(error))
+            sentence = "the request failed; the server's log says why"
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
+
+    async def tensors_of(self, request: Any) -> list[Any]:
+        inputs, calls = Inputs(request), Calls(self.parameters, watch(request))
+        for name in self.required:
+            if name not in inputs:
+                sentence = f"{name} is missing; every request needs it"
+                raise RequestEnded(sentence, pb_utils.TritonError.INVALID_ARG)
+        wanted = list(request.requested_output_names())
+        outputs = await self.answer(inputs, calls, wanted)
+        if "report" in outputs and "report" in wanted:
+            outputs["report"] = json.loads(outputs["report"].item()) | {"milliseconds": calls.milliseconds()}
+        return as_tensors({name: output for name, output in outputs.items() if name in wanted})

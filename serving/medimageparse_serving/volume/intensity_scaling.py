@@ -1,0 +1,135 @@
+"""Voxel values as stored -> grey values of 0..255, as the networks were trained on."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from medimageparse_contract.options import CT_WINDOWS
+from numpy.typing import NDArray
+
+from medimageparse_serving.refused import Refused
+from medimageparse_serving.volume.grey_values import choose_intensity, find_padding, has_few_levels
+
+PERCENTILES = (0.5, 99.5)
+SAMPLE_VOXELS = 2**20  # enough for shares of a thousandth, small beside the volume
+LARGEST = 1e30  # differences and products of such values are still FP32
+LARGEST_UNSCALED = 2**24  # the networks' FP32 overflows far above
+NEARLY_BLACK = 32  # of 255; the brightest voxels stay below
+IN_WINDOW = 0.005  # share of the voxels that a CT window shows as grey, at least
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """Stored voxels [D,H,W] and the header's slope and intercept; iterating gives FP32 [H,W], slice by slice."""
+
+    stored: NDArray[Any]
+    slope: float
+    intercept: float
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for values in self.stored:
+            yield (values * self.slope + self.intercept if self.are_scaled else values).astype(np.float32)
+
+    @property
+    def are_scaled(self) -> bool:
+        return (self.slope, self.intercept) != (1, 0)
+
+    @property
+    def are_8_bit(self) -> bool:
+        return self.stored.dtype == np.uint8 and not self.are_scaled
+
+    def are_whole(self) -> bool:
+        return self.are_8_bit or all(np.array_equal(values, np.rint(values)) for values in self)
+
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest value; ValueError if a voxel is no number that FP32 holds well."""
+        ends = float(self.stored.min()), float(self.stored.max())
+        numbers = (*ends, ends[0] * self.slope, ends[1] * self.slope, self.slope, self.intercept)
+        if not all(abs(number) < LARGEST for number in numbers):
+            raise Refused("image has NaN or infinite voxels; replace them (over 1e30 counts as infinite), say by air")
+        low, high = sorted(end * self.slope + self.intercept for end in ends)
+        return low, high
+
+    def sample(self) -> NDArray[np.float32]:
+        """About SAMPLE_VOXELS of them, evenly spread."""
+        step = max(1, math.ceil((self.stored.size / SAMPLE_VOXELS) ** (1 / 3)))
+        spread = Values(self.stored[::step, ::step, ::step], self.slope, self.intercept)
+        return np.concatenate([values.ravel() for values in spread])
+
+
+def scale_intensity(
+    stored: NDArray[Any], slope: float, intercept: float, intensity: str
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Brings the values to 0..255, slice by slice; whole numbers as UINT8, which is resized as in training.
+
+    Beside the volume [D,H,W] it says what was done: `asked`, `used`, `bounds` (the values that become 0 and 255, None
+    if they are kept), `padding` (values that count for nothing and become 0), `resized_as`, `warnings`.
+    """
+    values = Values(stored, slope, intercept)
+    low, high = values.ends()
+    sample = values.sample()
+    padding, used = find_padding(sample), intensity
+    warnings: list[str] = []
+    if intensity == "auto":
+        used, warnings = choose_intensity(sample, padding, values.are_8_bit)
+    if used == "none":
+        if max(-low, high) > LARGEST_UNSCALED:
+            raise Refused("image has values far over 255, and intensity=none takes them as they are; leave it out")
+        is_uint8 = values.are_whole() if intensity == "auto" else values.are_8_bit
+        bounds = None
+    else:
+        is_uint8, bounds = True, find_bounds(values, used, padding) or [low, high]
+    if used != "percentile":  # a CT window shows padding black, and metal white
+        padding = []
+    volume = np.empty(stored.shape, np.uint8 if is_uint8 else np.float32)
+    for destination, shown in zip(volume, values, strict=True):
+        destination[...] = shown if bounds is None else to_grey(shown, *bounds)
+        if padding:
+            destination[np.isin(shown, padding)] = 0
+    warnings += find_faults(sample, bounds, padding, Values(volume, 1, 0).sample())
+    done = {"asked": intensity, "used": used, "bounds": bounds, "padding": padding}
+    return volume, done | {"resized_as": volume.dtype.name, "warnings": warnings}
+
+
+def find_bounds(values: Values, used: str, padding: list[float]) -> list[float] | None:
+    """The values that become 0 and 255; None if percentiles make no sense of them: a mask, all one value."""
+    if used in CT_WINDOWS:
+        width, level = CT_WINDOWS[used]
+        return [level - width / 2, level + width / 2]
+    if has_few_levels(values.sample()):
+        return None
+    left_out = [0.0, *padding]
+    content = np.concatenate([shown[~np.isin(shown, left_out)] for shown in values])
+    low, high = np.percentile(content, PERCENTILES).tolist() if len(content) else (0.0, 0.0)
+    return [low, high] if low < high else None
+
+
+def to_grey(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """low..high -> 0..255, fractions cut off; all 0 if nothing differs."""
+    if high - low < np.finfo(np.float32).tiny:
+        return np.zeros(values.shape, np.uint8)
+    grey = (np.clip(values, low, high) - low) / (high - low) * 255
+    return np.minimum(grey, 255).astype(np.uint8)  # over it where FP32 tells low from high no better than this
+
+
+def find_faults(
+    values: NDArray[np.float32], bounds: list[float] | None, padding: list[float], grey: NDArray[np.float32]
+) -> list[str]:
+    """What is wrong with what the networks see: a sample of the values, and the grey values they became."""
+    if values.min() == values.max():
+        return ["all voxels have the same value, so there is nothing to see; send another volume"]
+    faults = []
+    if bounds is None and (values.min() < 0 or values.max() > 255):
+        faults.append("values outside 0..255 are kept, which the networks were not trained on; leave intensity out")
+    if any(value > np.median(values) for value in padding):
+        faults.append("the highest value lies far from all others; it is taken for padding and shown black")
+    if np.count_nonzero((grey > 0) & (grey < 255)) < IN_WINDOW * grey.size:
+        faults.append(
+            "the networks see next to no grey, only black and white; send an image of grey values, or, if this is one, "
+            "name another intensity"
+        )
+    elif np.percentile(grey[grey > 0], 99.5) < NEARLY_BLACK:
+        faults.append("what the networks see is nearly black; send intensity=percentile, or brighter grey values")
+    return faults

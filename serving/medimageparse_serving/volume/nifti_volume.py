@@ -1,0 +1,248 @@
+"""A NIfTI file in memory -> slices for the networks, and the geometry that leads back to the file."""
+
+import binascii
+import math
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, OUTPUTS_3D, SLICE_AXES
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from medimageparse_serving.refused import Refused
+from medimageparse_serving.volume.intensity_scaling import scale_intensity
+from medimageparse_serving.volume.nifti_geometry import Geometry, read_geometry
+
+CHOICES = {
+    "intensity": INTENSITIES,
+    "orientation": ORIENTATIONS,
+    "slice_axis": SLICE_AXES,
+    "output": ("all", *OUTPUTS_3D),
+}
+
+GZIP = b"\x1f\x8b"
+DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
+SEND = "send a NIfTI file (.nii or .nii.gz), as it is or in base64"
+TRUNCATED = "image is truncated: the file ends before its last voxel or before the checksum of its gzip; send it again"
+DAMAGED = "image is damaged: its gzip cannot be unpacked; send it again"
+CHANGED = "image has a gzip checksum that does not fit: the file was changed or damaged in transfer; send it again"
+CHUNK = 2**14  # bytes of gzip that are unpacked at a time
+ZEROS = re.compile(rb"\0*")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest image that is taken; checked before memory for it is."""
+
+    max_image_bytes: int
+    max_decompressed_bytes: int
+    max_voxels: int
+    max_side: int
+    max_slices: int
+
+
+@dataclass(frozen=True)
+class Options:
+    """The caller's choices, each with the default that stands for leaving it out."""
+
+    intensity: str = "auto"
+    orientation: str = "LAS"
+    slice_axis: str = "auto"
+    output: str = "all"
+
+    def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise Refused(f"{name} is unknown; send one of {', '.join(choices)}, or leave it out")
+
+
+def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArray[Any], dict[str, Any]]:
+    """File -> volume [D,H,W], UINT8 or FP32 with values meant as 0..255, and its geometry."""
+    if len(image) > limits.max_image_bytes:
+        raise Refused(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
+    file = find_file(image)
+    header = read_header(file)
+    shape, dtype = check_header(header, limits)  # (x, y, z)
+    start = find_voxels(header)
+    place = read_geometry(header)
+    axes, flipped = network_axes(place, options.orientation)
+    slice_axis = choose_slice_axis([shape[axis] for axis in axes], options.slice_axis)
+    if shape[axes[slice_axis]] > limits.max_slices:
+        raise Refused(f"image has more than {limits.max_slices} slices, the limit of this server; crop it")
+    end = start + math.prod(shape) * dtype.itemsize
+    if end > DEFLATE_RATIO * len(file):
+        raise Refused(TRUNCATED)
+    # from here on the amount of memory is known: what a small file unpacks to is not
+    content = unpack(file, end)
+    if len(content) < end:
+        raise Refused(TRUNCATED)
+    stored = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order="F")
+    axes.insert(0, axes.pop(slice_axis))
+    flipped.insert(0, flipped.pop(slice_axis))
+    volume, intensity = scale_intensity(orient(stored, axes, flipped), *slope_and_intercept(header), options.intensity)
+    warnings = [*place.warnings, *intensity.pop("warnings", [])]
+    geometry = {
+        "nifti_version": 2 if isinstance(header, Nifti2Header) else 1,
+        **place.header,
+        "shape": list(stored.shape),
+        "dtype": stored.dtype.name,
+        "affine": place.affine.tolist(),
+        "affine_source": place.source,
+        "sides_known": place.sides_known,
+        "stored_orientation": place.stored_orientation,
+        "orientation": options.orientation,
+        "slice_axis": slice_axis,
+        "axes": axes,
+        "flipped": flipped,
+        "intensity": intensity,
+        "warnings": warnings,
+        "outputs": OUTPUTS_3D if options.output == "all" else (options.output,),
+    }
+    return volume, geometry
+
+
+def find_file(image: bytes) -> bytes:
+    """The NIfTI file, in gzip or not, as it was before base64."""
+    if not looks_like_nifti(image):
+        image = decode_base64(image)
+    if not looks_like_nifti(image):
+        raise Refused(f"image is not a NIfTI file; {SEND}")
+    return image
+
+
+def unpack(file: bytes, n_bytes: int) -> bytes | bytearray:
+    """At most the first `n_bytes` of what is in a file, in gzip or not; several gzip members are one stream.
+
+    What stands behind the member that holds the last of these bytes is not looked at, and its checksum only if they
+    are all that is in it.
+    """
+    if not file.startswith(GZIP):
+        return file
+    content, place = bytearray(), 0
+    while len(content) < n_bytes and file.startswith(GZIP, place):
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof and len(content) <= n_bytes:
+            packed = file[place : place + CHUNK]
+            if not packed:
+                raise Refused(TRUNCATED)
+            try:
+                content += member.decompress(packed, n_bytes + 1 - len(content))
+            except zlib.error as error:
+                is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
+                raise Refused(CHANGED if is_checksum else DAMAGED) from error
+            place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
+        place = ZEROS.match(file, place).end()  # type: ignore[union-attr]
+    del content[n_bytes:]
+    return content
+
+
+def looks_like_nifti(image: bytes) -> bool:
+    """gzip, or the header size of NIfTI-1 (348) or NIfTI-2 (540) in either byte order."""
+    return image[:2] == GZIP or header_byte_order(image) is not None
+
+
+def header_byte_order(start: bytes | bytearray) -> tuple[int, str] | None:
+    for size in (348, 540):
+        for order, name in (("<", "little"), (">", "big")):
+            if start[:4] == size.to_bytes(4, name):  # type: ignore[arg-type]
+                return size, order
+    return None
+
+
+def decode_base64(image: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(image.translate(None, b" \t\r\n"), strict_mode=True)
+    except binascii.Error as error:
+        raise Refused(f"image is neither a NIfTI file nor valid base64; {SEND}") from error
+
+
+def read_header(file: bytes) -> Nifti1Header:
+    """The header as it is in the file, without a check."""
+    start = unpack(file, 348)
+    found = header_byte_order(start)
+    if found is None:
+        raise Refused(f"image is not a NIfTI file; {SEND}")
+    size, order = found
+    start = unpack(file, size)[:size]
+    if len(start) < size:
+        raise Refused(TRUNCATED)
+    kind = Nifti1Header if size == 348 else Nifti2Header
+    header = kind(bytes(start), endianness=order, check=False)  # type: ignore[no-untyped-call]
+    if header["magic"].item()[:3] not in (b"n+1", b"n+2"):
+        raise Refused(f"image is a header without its voxels, or Analyze; {SEND}")
+    return header
+
+
+def check_header(header: Nifti1Header, limits: Limits) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape of the one volume in the file and the type of its voxels."""
+    n_dimensions = int(header["dim"][0])
+    sizes = [int(size) for size in header["dim"][1:8]]
+    if not 1 <= n_dimensions <= 7 or min(sizes[:n_dimensions]) < 1:
+        raise Refused("image has a header without a valid shape; send a 3D NIfTI volume")
+    if n_dimensions < 3 or max(sizes[3:n_dimensions], default=1) > 1:
+        raise Refused("image is not one 3D volume; send a 3D NIfTI volume (one time point, one channel)")
+    shape = tuple(sizes[:3])
+    if math.prod(shape) > limits.max_voxels or max(shape) > limits.max_side:
+        raise Refused(
+            f"image is larger than this server takes, {limits.max_voxels} voxels and {limits.max_side} along a side; "
+            "crop or resample it"
+        )
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError) as error:
+        raise Refused("image has voxels of an unknown type; send integers or floats") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise Refused("image has complex, RGB or extended voxels; send integers or floats of at most 64 bits")
+    if math.prod(shape) * dtype.itemsize > limits.max_decompressed_bytes:
+        raise Refused(
+            f"image has more than {limits.max_decompressed_bytes} bytes of voxels, the limit of this server; "
+            "store it with fewer bytes a voxel, or crop it"
+        )
+    return shape, dtype
+
+
+def find_voxels(header: Nifti1Header) -> int:
+    """At which byte the voxels begin; extensions may lie between header and voxels."""
+    start = header.single_vox_offset
+    offset = float(header["vox_offset"]) or start
+    if not start <= offset <= 2**24:
+        raise Refused("image has a header whose voxels begin nowhere; send a single-file NIfTI volume")
+    return int(offset)
+
+
+def slope_and_intercept(header: Nifti1Header) -> tuple[float, float]:
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    if slope == 0 or not math.isfinite(slope):
+        return 1.0, 0.0  # the standard: not scaled
+    if not math.isfinite(intercept):
+        raise Refused("image has a header with a slope but no valid intercept; set scl_inter")
+    return slope, intercept
+
+
+def network_axes(place: Geometry, orientation: str) -> tuple[list[int], list[bool]]:
+    """For each axis of (z, y, x): the stored axis it comes from, and whether that is reversed."""
+    axes, flipped = [0, 1, 2], [False, False, False]
+    if place.stored_orientation is not None and orientation == "LAS":
+        transform = ornt_transform(io_orientation(place.affine), axcodes2ornt(tuple(orientation)))
+        for stored, (axis, direction) in enumerate(transform):
+            axes[int(axis)], flipped[int(axis)] = stored, bool(direction < 0)
+    return axes[::-1], flipped[::-1]
+
+
+def choose_slice_axis(shape: list[int], slice_axis: str) -> int:
+    """The published rule: the first axis if the other two are alike, else the shortest."""
+    if slice_axis != "auto":
+        return int(slice_axis)
+    _, height, width = shape
+    return 0 if 2 * abs(height - width) / (height + width) < 0.5 else shape.index(min(shape))
+
+
+def orient(stored: NDArray[Any], axes: list[int], flipped: list[bool]) -> NDArray[Any]:
+    """The stored voxels seen as [D,H,W]; no copy."""
+    return np.flip(stored.transpose(axes), [axis for axis in range(3) if flipped[axis]])

@@ -1,0 +1,48 @@
+"""The window loop: a volume's slices go through the networks window by window, and come back as labels."""
+
+import contextlib
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medimageparse_serving.triton.pipeline import Calls, RequestEnded
+from medimageparse_serving.triton.tensors import as_tensors
+from medimageparse_serving.volume.sliding_window import from_square, iterate_windows
+
+LABELLED = ("label_slices", "scores")
+
+
+async def segment_volume(
+    calls: Calls,
+    volumes: dict[str, NDArray[Any]],
+    text_features: NDArray[np.float32],
+    *,
+    window_size: int,
+    windows_in_flight: int,
+    image_size: int,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The one volume [D,H,W] and text_features [P,T,C] -> label_slices [D,H,W], scores [P,D].
+
+    The volume is taken out of `volumes`, so that its memory goes when the loop ends.
+    """
+    _, volume = volumes.popitem()
+    label_slices = np.empty(volume.shape, np.uint8)
+    scores = np.empty((len(text_features), len(volume)), np.float32)
+    in_flight: deque[tuple[range, Any]] = deque()
+    try:
+        for slices, window in iterate_windows(volume, window_size, image_size):
+            tensors = as_tensors({"window": window, "text_features": text_features})
+            in_flight.append((slices, calls.start("window_model", LABELLED, tensors)))
+            # the next windows are made while these are computed; after the last one all are awaited
+            while len(in_flight) == windows_in_flight or (in_flight and slices.stop == len(volume)):
+                done, finish = in_flight.popleft()
+                found = await finish()
+                label_slices[done.start : done.stop] = from_square(found["label_slices"], *volume.shape[1:])
+                scores[:, done.start : done.stop] = found["scores"].T
+    finally:
+        for _, finish in in_flight:  # of a request that ends early: the networks are busy until then
+            with contextlib.suppress(RequestEnded):
+                await finish()
+    return label_slices, scores

@@ -1,0 +1,165 @@
+"""What steps and pipelines share: refusals, faults without words, cancelled requests, times."""
+
+import asyncio
+import json
+
+import fake_triton
+import numpy as np
+import pytest
+
+fake_triton.install()
+
+from medimageparse_serving.refused import Refused  # noqa: E402
+from medimageparse_serving.triton.pipeline import Pipeline  # noqa: E402
+from medimageparse_serving.triton.step import Step  # noqa: E402
+from medimageparse_serving.triton.tensors import Inputs, as_array  # noqa: E402
+
+SECRET = "zebrafish-7391"
+
+
+def text(words):
+    return np.array([words.encode() if isinstance(words, str) else words], np.object_)
+
+
+class Doubling(Step):
+    def configure(self, parameters):
+        self.factor = int(parameters["factor"])
+
+    def answer(self, inputs):
+        if inputs.item("mistake"):
+            raise Refused("number is odd; send an even one")
+        if inputs.item("fault"):
+            raise {"value": ValueError, "memory": MemoryError}[inputs.item("fault").decode()](SECRET)
+        return {"number": self.factor * inputs.array("number"), "words": ["a", b"b"], "report": {"of": SECRET}}
+
+
+def arguments(folder="", **parameters):
+    config = {"parameters": {name: {"string_value": value} for name, value in parameters.items()}}
+    return {"model_config": json.dumps(config), "model_repository": str(folder), "model_version": "1"}
+
+
+@pytest.fixture
+def step():
+    step = Doubling()
+    step.initialize(arguments(factor="2"))
+    return step
+
+
+def test_a_step_answers_each_request_with_tensors(step):
+    requests = [fake_triton.Request(number=np.array([n])) for n in (1, 5)]
+    first, second = (response.arrays() for response in step.execute(requests))
+    assert (first["number"].item(), second["number"].item()) == (2, 10)
+    assert first["words"].tolist() == [b"a", b"b"]
+    assert json.loads(first["report"].item()) == {"of": SECRET}
+
+
+def test_the_callers_mistake_is_an_output(step):
+    [response] = step.execute([fake_triton.Request(number=np.array([1]), mistake=text("yes"))])
+    assert response.arrays()["refusal"].tolist() == [b"number is odd; send an even one"]
+    assert not response.has_error()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "code"), [("value", "ValueError", "INVALID_ARG"), ("memory", "MemoryError", "INTERNAL")]
+)
+def test_a_fault_says_where_it_is_and_none_of_its_words(step, fault, kind, code):
+    request = fake_triton.Request(number=np.array([1]), fault=text(fault))
+    bad, good = step.execute([request, fake_triton.Request(number=np.array([2]))])
+    assert bad.error().message().startswith(f"these tensors gave no result: {kind} in line ")
+    assert (bad.error().code, SECRET in bad.error().message(), "/" in bad.error().message()) == (code, False, False)
+    assert good.arrays()["number"].item() == 4
+
+
+def test_options_that_are_no_text_are_refused_by_name():
+    inputs = Inputs(fake_triton.Request(intensity=text("none"), orientation=text(b"\xff" + SECRET.encode())))
+    assert inputs.options("intensity", "slice_axis") == {"intensity": "none"}
+    with pytest.raises(Refused, match="^orientation is not UTF-8 text$"):
+        inputs.options("intensity", "orientation")
+
+
+def test_what_becomes_a_tensor():
+    assert as_array("ä").tolist() == ["ä".encode()]
+    assert as_array([]).shape == (0,)
+    array = np.zeros((2, 3))
+    assert as_array(array) is array
+
+
+class TwoCalls(Pipeline):
+    async def answer(self, inputs, calls, wanted):
+        first = await calls.call("first_model", ["number"], inputs.tensors.values())
+        later = [calls.start("second_model", ["report"], []) for _ in range(2)]
+        reports = [await finish() for finish in later]
+        return {"number": first["number"], "report": reports[-1]["report"], "unasked": text("x")}
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    monkeypatch.setattr(fake_triton.InferenceRequest, "made", [])
+    monkeypatch.setattr(fake_triton.Logger, "lines", [])
+    report = text(json.dumps({"prompts": []}))
+    answers = {
+        "one": lambda inputs: fake_triton.InferenceResponse([fake_triton.Tensor("number", inputs["image"] + 1)]),
+        "two": lambda inputs: fake_triton.InferenceResponse([fake_triton.Tensor("report", report)]),
+    }
+    monkeypatch.setattr(fake_triton.InferenceRequest, "answers", answers)
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "networks.json").write_text('{"image_size": 64}')
+    pipeline = TwoCalls()
+    pipeline.initialize(arguments(tmp_path, first_model="one", second_model="two"))
+    return pipeline
+
+
+def ask(pipeline, **request):
+    [response] = asyncio.run(pipeline.execute([fake_triton.Request(**request)]))
+    return response
+
+
+def test_a_pipeline_answers_what_is_wanted_with_the_milliseconds_of_each_model(pipeline):
+    answer = ask(pipeline, wanted=["number", "report"], image=np.array([4])).arrays()
+    assert set(answer) == {"number", "report"}
+    assert answer["number"].item() == 5
+    report = json.loads(answer["report"].item())
+    assert list(report["milliseconds"]) == ["one", "two", "total"]
+    took = report["milliseconds"]
+    assert took["one"] + took["two"] <= took["total"] + 0.2  # each is rounded
+    assert "report" not in ask(pipeline, wanted=["number"], image=np.array([4])).arrays()
+
+
+def test_a_refusal_of_a_step_is_the_callers_mistake(pipeline):
+    refusal = fake_triton.InferenceResponse([fake_triton.Tensor("refusal", text("send something else"))])
+    fake_triton.InferenceRequest.answers["one"] = lambda inputs: refusal
+    error = ask(pipeline, wanted=["number"], image=np.array([4])).error()
+    assert (error.message(), error.code) == ("send something else", "INVALID_ARG")
+    assert [request.model for request in fake_triton.InferenceRequest.made] == ["one"]
+
+
+def test_a_step_that_fails_is_named_and_its_first_line_is_logged(pipeline):
+    failed = fake_triton.InferenceResponse(error=fake_triton.TritonError("stub died\nTraceback"))
+    fake_triton.InferenceRequest.answers["one"] = lambda inputs: failed
+    error = ask(pipeline, wanted=["number"], image=np.array([4])).error()
+    assert (error.message(), error.code) == ("one failed; the server's log says why", "INTERNAL")
+    assert fake_triton.Logger.lines == ["one: stub died"]
+
+
+def test_a_fault_of_the_pipeline_is_logged_without_words(pipeline):
+    def fail(inputs):
+        raise KeyError(SECRET)
+
+    fake_triton.InferenceRequest.answers["one"] = fail
+    error = ask(pipeline, wanted=["number"], image=np.array([4])).error()
+    assert (error.message(), error.code) == ("the request failed; the server's log says why", "INTERNAL")
+    [line] = fake_triton.Logger.lines
+    assert line.startswith("KeyError in line ")
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize("given_up", [{"cancelled": True}, {"timeout_us": 0.001}])
+def test_a_caller_who_gave_up_starts_no_further_call(pipeline, given_up):
+    error = ask(pipeline, wanted=["number"], image=np.array([4]), **given_up).error()
+    assert error.code == "CANCELLED"
+    assert fake_triton.InferenceRequest.made == []
+
+
+def test_a_missing_input_is_named(pipeline):
+    error = ask(pipeline, wanted=["number"], text=text("liver")).error()
+    assert (error.message(), error.code) == ("image is missing; every request needs it", "INVALID_ARG")
