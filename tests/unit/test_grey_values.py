@@ -81,10 +81,13 @@ def test_padding_of_an_mr_is_black_and_takes_nothing_from_the_rest(value):
 
 def test_a_background_of_0_amid_the_values_is_black():
     # the demo's Dice of such MR is 0.34 with a grey background and 0.99 with a black one
-    case = CASES["z-scored MR, background 0"][0]
-    volume, done = scale_intensity(case.values, 1.0, 0.0, "auto")
-    assert done["padding"] == [0]
-    assert not volume[case.values == 0].any()
+    values = CASES["z-scored MR, background 0"][0].values
+    narrow = values[:, 24:104, 24:104]  # with less background
+    assert np.median(narrow) * np.median(-narrow) < 0  # one of the two has its median below 0
+    for shown in (values, narrow, -narrow):
+        volume, done = scale_intensity(shown, 1.0, 0.0, "auto")
+        assert (done["padding"], done["warnings"]) == ([0], [])
+        assert not volume[shown == 0].any()
 
 
 def test_what_is_bright_at_the_end_of_the_range_is_no_padding():

@@ -80,7 +80,7 @@ def scale_intensity(
         is_uint8 = values.are_whole() if intensity == "auto" else values.are_8_bit
         bounds = None
     else:
-        is_uint8, bounds = True, find_bounds(values, used, padding) or [low, high]
+        is_uint8, bounds = True, find_bounds(values, sample, used, padding) or [low, high]
     if used != "percentile":  # a CT window shows padding black, and metal white
         padding = []
     volume = np.empty(stored.shape, np.uint8 if is_uint8 else np.float32)
@@ -93,12 +93,12 @@ def scale_intensity(
     return volume, done | {"resized_as": volume.dtype.name, "warnings": warnings}
 
 
-def find_bounds(values: Values, used: str, padding: list[float]) -> list[float] | None:
+def find_bounds(values: Values, sample: NDArray[np.float32], used: str, padding: list[float]) -> list[float] | None:
     """The values that become 0 and 255; None if percentiles make no sense of them: a mask, all one value."""
     if used in CT_WINDOWS:
         width, level = CT_WINDOWS[used]
         return [level - width / 2, level + width / 2]
-    if has_few_levels(values.sample()):
+    if has_few_levels(sample):
         return None
     left_out = [0.0, *padding]
     content = np.concatenate([shown[~np.isin(shown, left_out)] for shown in values])
@@ -123,7 +123,7 @@ def find_faults(
     faults = []
     if bounds is None and (values.min() < 0 or values.max() > 255):
         faults.append("values outside 0..255 are kept, which the networks were not trained on; leave intensity out")
-    if any(value > np.median(values) for value in padding):
+    if float(values.max()) in padding:
         faults.append("the highest value lies far from all others; it is taken for padding and shown black")
     if np.count_nonzero((grey > 0) & (grey < 255)) < IN_WINDOW * grey.size:
         faults.append(
