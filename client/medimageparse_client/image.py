@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from medimageparse_contract import exif
 from PIL import Image
 
 from medimageparse_client.errors import InvalidImage
@@ -52,16 +53,7 @@ OTHER_FORMATS = (
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 # tags of a TIFF, and a value of the second
 PHOTOMETRIC, SAMPLE_FORMAT, SIGNED = 262, 339, 2
-# EXIF orientation -> what turns the picture upright
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+UPRIGHT = {orientation: Image.Transpose[name] for orientation, name in exif.UPRIGHT.items()}
 PIL_ERRORS = (OSError, SyntaxError, ValueError)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from medimageparse_contract import exif
 from medimageparse_contract.options import OUTPUTS_2D
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
@@ -33,15 +34,7 @@ from medimageparse_serving.refused import Refused
 
 READERS = {PNG_MARK: PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 PERCENTILES = (0.5, 99.5)
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+UPRIGHT = {orientation: Image.Transpose[name] for orientation, name in exif.UPRIGHT.items()}
 
 
 @dataclass(frozen=True)
