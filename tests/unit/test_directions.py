@@ -79,4 +79,5 @@ def test_only_models_lie_in_the_model_repository():
     repository = ROOT / "model_repository"
     files = {path.name for path in repository.iterdir() if path.is_file()}
     assert files == {"README.md", "serve.py"}
-    assert all((path / "config.pbtxt").exists() for path in repository.iterdir() if path.is_dir())
+    folders = {path for path in repository.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert all((path / "config.pbtxt").exists() for path in folders)
