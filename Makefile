@@ -114,7 +114,7 @@ bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, table
 	$(BIN)/python benchmarks/report.py --variant $(VARIANT)
 
 fuzz: install-export  ## the wrong requests of the tests, ten times as many (about ten minutes)
-	FUZZ_TIMES=10 $(BIN)/python -m pytest tests/unit/test_fuzz.py tests/server/test_fuzz.py
+	FUZZ_TIMES=10 $(BIN)/python -m pytest tests/serving/test_fuzz.py tests/server/operations/test_fuzz.py
 
 soak: install-export  ## 1000 mixed requests from 8 clients, each compared with what it gets alone
 	$(BIN)/python benchmarks/soak.py

@@ -5,12 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_networks import random_networks
 from medimageparse.checkpoint import load_networks, published_state
 from medimageparse.class_embeddings import TEMPLATES, class_embeddings, class_token_ids
 from medimageparse.variants import TINY_2D
 from medimageparse_contract.categories import CLASSES
-
-from .conftest import random_networks
 
 
 def test_the_sentences():

@@ -13,6 +13,7 @@ import onnx_ir
 import onnxruntime
 import pytest
 from google.protobuf import text_format
+from helpers.tiny_networks import BOTH_MODELS, BOTH_PRECISIONS, EVERY_NETWORK, SEED, random_networks
 from medimageparse import export_onnx
 from medimageparse.__main__ import REPOSITORY, main
 from medimageparse.build_engine import CONTAINER
@@ -27,8 +28,6 @@ from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCABULARY_SIZE
 from medimageparse_contract.categories import CLASSES
 from tritonclient.grpc.model_config_pb2 import ModelConfig
-
-from .conftest import BOTH_MODELS, BOTH_PRECISIONS, EVERY_NETWORK, SEED, random_networks
 
 ONNX_TYPES = {np.float32: onnx.TensorProto.FLOAT, np.int64: onnx.TensorProto.INT64, np.uint8: onnx.TensorProto.UINT8}
 SIZES = {  # slices or groups, prompts, tokens

@@ -7,13 +7,13 @@ import numpy as np
 import parity
 import pytest
 import torch
+from helpers.places import DATA, SHARED
 from medimageparse.checkpoint import published_state
 from medimageparse.networks import build_random
 from medimageparse.served_tensors import grids
 from medimageparse.variants import Variant
 
-TESTS = Path(__file__).resolve().parents[1]
-GOLDEN = TESTS.parents[1] / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 
 # nothing a multiple of anything else: image side, widths, layers, queries; fewer than ten tokens on the coarsest grid
 ODD = Variant(
@@ -51,7 +51,7 @@ def test_recorded_from_the_original(name, options, capsys):
 
 
 def test_recorded_cases_of_this_repository():
-    assert parity.main([str(TESTS / "data" / "v2_post_small.npz")]) == 0
+    assert parity.main([str(DATA / "v2_post_small.npz")]) == 0
 
 
 def record(path: Path, variant: Variant, n_slices: int, n_prompts: int) -> Path:

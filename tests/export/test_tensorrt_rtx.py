@@ -1,10 +1,9 @@
 """NVIDIA's compiler accepts every graph: it builds for SM80 without a GPU, with the twin of the serving package."""
 
 import pytest
+from helpers.tiny_networks import BOTH_PRECISIONS, EVERY_NETWORK
 from medimageparse.build_engine import build_plan
 from medimageparse.served_tensors import networks
-
-from .conftest import BOTH_PRECISIONS, EVERY_NETWORK
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86-64 only)")
 

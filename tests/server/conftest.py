@@ -3,15 +3,13 @@
 import gzip
 import os
 import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.http
-from image_answers import image_file
+from helpers.image_answers import image_file
+from helpers.inference import IMAGE_OUTPUTS, OUTPUTS, inferring
 from medimageparse.export_onnx import export_networks
 from medimageparse.networks import build_random
 from medimageparse.variants import TINY_2D
@@ -24,10 +22,7 @@ from medimageparse_serving.launch.serve import TritonServer
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 MODEL = "medimageparse_3d"
-OUTPUTS = ("nifti_file", "label_map", "scores", "report")
 PROMPTS = ("liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine")
-IMAGE_OUTPUTS = ("image_features", "text_features", "report")
-TRANSPORTS = {"grpc": tritonclient.grpc, "http": tritonclient.http}
 
 
 @pytest.fixture(scope="session")
@@ -61,35 +56,6 @@ def server(tmp_path_factory, repository):
 def client(server):
     with Client(server.grpc_url, timeout_s=300) as client:
         yield client
-
-
-@contextmanager
-def inferring(server, model, usual_outputs):
-    """infer({"image": ..., "text": ...}, protocol, outputs) -> output name to array: Triton's own client, not ours.
-
-    A value is one BYTES element, or an array for requests that are not as the model wants them.
-    """
-    connections = {
-        "grpc": tritonclient.grpc.InferenceServerClient(server.grpc_url),
-        "http": tritonclient.http.InferenceServerClient(server.http_url, network_timeout=300),
-    }
-
-    def infer(inputs, protocol="grpc", outputs=usual_outputs):
-        transport, tensors = TRANSPORTS[protocol], []
-        for name, value in inputs.items():
-            array = value if isinstance(value, np.ndarray) else np.array([value], np.object_)
-            kind = "BYTES" if array.dtype == np.object_ else tritonclient.utils.np_to_triton_dtype(array.dtype)
-            tensors.append(transport.InferInput(name, array.shape, kind))
-            tensors[-1].set_data_from_numpy(array)
-        requested = [transport.InferRequestedOutput(name) for name in outputs]
-        answer = connections[protocol].infer(model, tensors, outputs=requested)
-        return {name: answer.as_numpy(name) for name in outputs}
-
-    try:
-        yield infer
-    finally:
-        for connection in connections.values():
-            connection.close()  # an open HTTP connection would make the server wait its whole exit time-out
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import medimageparse_client
 import pytest
-from certificates import make_certificates
+from helpers.certificates import make_certificates
 from medimageparse_client import Client, ServerUnavailable
 from medimageparse_client.cli import main
 

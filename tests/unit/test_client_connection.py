@@ -6,8 +6,8 @@ import ssl
 import threading
 
 import pytest
-from certificates import make_certificates
-from http2 import ACKNOWLEDGED, PING, SETTINGS, Frames, PingCount, frame
+from helpers.certificates import make_certificates
+from helpers.http2 import ACKNOWLEDGED, PING, SETTINGS, Frames, PingCount, frame
 from medimageparse_client import Client, connection
 from medimageparse_client.connection import is_this_machine, proxy_variable
 

@@ -4,12 +4,12 @@ import io
 import json
 import sys
 import traceback
-from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import dicom_file
+from helpers.dicom_files import dicom_file
+from helpers.places import DATA, SHARED
 from medimageparse_client import Client, InvalidImage
 from medimageparse_client.dicom import (
     SIDE,
@@ -24,8 +24,7 @@ from medimageparse_client.dicom_file import TAGS
 from medimageparse_client.image import encode_image
 from PIL import Image
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
-SMALL = Path(__file__).resolve().parents[1] / "data" / "v1_intensity_small.npz"
+SMALL = DATA / "v1_intensity_small.npz"
 
 
 @pytest.fixture

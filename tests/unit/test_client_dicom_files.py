@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import STORAGE, dicom_bytes, dicom_file, dicom_header, grey_file
+from helpers.dicom_files import STORAGE, dicom_bytes, dicom_file, dicom_header, grey_file
 from medimageparse_client import InvalidImage
 from medimageparse_client.dicom import read_slice
 from medimageparse_client.dicom_file import read_header, read_pixels

@@ -3,7 +3,7 @@
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import dicom_bytes, dicom_file, dicom_header, grey_file
+from helpers.dicom_files import dicom_bytes, dicom_file, dicom_header, grey_file
 from medimageparse_client import Client, InvalidImage
 from medimageparse_client.dicom import WINDOWS, read_slice
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian

@@ -9,7 +9,7 @@ import gdcm
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import dicom_bytes, dicom_header, grey_file
+from helpers.dicom_files import dicom_bytes, dicom_header, grey_file
 from medimageparse_client import InvalidImage
 from medimageparse_client.dicom import read_slice
 from medimageparse_client.dicom_file import GDCM_PROGRAM, read_header, read_pixels

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from dicom_files import STORAGE, dicom_bytes, dicom_file, dicom_header, grey_file
+from helpers.dicom_files import STORAGE, dicom_bytes, dicom_file, dicom_header, grey_file
 from medimageparse_client import InvalidImage
 from medimageparse_client.dicom import WINDOWS, read_slice, scale_to_255
 from pydicom.dataset import Dataset

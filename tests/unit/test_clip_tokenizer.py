@@ -1,11 +1,11 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import SHARED
 from medimageparse_serving.prompts.clip_tokenizer import decode_text, split_prompts, tokenize
 
-GOLDEN = Path(__file__).parents[3] / "shared" / "golden" / "clip_tokens.json"
+GOLDEN = SHARED / "golden" / "clip_tokens.json"
 
 
 def test_equals_the_original_tokenizer():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from grey_families import all_cases, phantom
+from helpers.grey_families import all_cases, phantom
 from medimageparse_serving.volume.grey_values import FEW, FEW_LEVELS, NO_AIR, SHIFTED, find_padding
 from medimageparse_serving.volume.intensity_scaling import Values, scale_intensity
 

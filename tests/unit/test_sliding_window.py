@@ -1,10 +1,10 @@
 """Windows, resize and the way back, against the original's answers and against plain statements of the rules."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import DATA, SHARED
 from medimageparse_serving.volume.nifti_volume import choose_slice_axis
 from medimageparse_serving.volume.sliding_window import (
     bicubic_matrix,
@@ -17,8 +17,8 @@ from medimageparse_serving.volume.sliding_window import (
     with_halo,
 )
 
-GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "golden"
-COMMITTED = Path(__file__).resolve().parents[1] / "data" / "geometry_cases.npz"  # four small cases of v2_post.npz
+GOLDEN = SHARED / "golden"
+COMMITTED = DATA / "geometry_cases.npz"  # four small cases of v2_post.npz
 
 
 def geometry_cases(path):

@@ -3,9 +3,9 @@
 import asyncio
 import json
 
-import fake_triton
 import numpy as np
 import pytest
+from helpers import fake_triton
 
 fake_triton.install()
 

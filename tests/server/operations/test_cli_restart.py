@@ -10,10 +10,10 @@ import threading
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.running_server import serving, triton_of, wait_until
 from medimageparse_client.cli import main
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch.serve import TritonServer
-from running_server import serving, triton_of, wait_until
 
 from .test_cancel import executions
 

@@ -1,13 +1,12 @@
 """docs/input.md says what the code does: its numbers are those of the code."""
 
-from pathlib import Path
-
 import pytest
+from helpers.places import ROOT
 from medimageparse_contract.options import CT_WINDOWS, INTENSITIES
 from medimageparse_serving.image import image_doubts
 from medimageparse_serving.volume import grey_values, nifti_geometry
 
-PAGE = (Path(__file__).parents[2] / "docs" / "input.md").read_text()
+PAGE = (ROOT / "docs" / "input.md").read_text()
 WORDS = " ".join(PAGE.split())
 
 

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.places import ROOT
+from helpers.tiny_networks import SEED, random_networks
 from medimageparse.variants import TINY, TINY_2D
 
-from .conftest import SEED, random_networks
-
-ROOT = Path(__file__).resolve().parents[2]
 DEMO_GRAPHS = ROOT / "demo" / "medimageparse_demo" / "weights"
 DEMO_2D_GRAPHS = ROOT / "demo" / "medimageparse_demo" / "weights_2d"
 PERF_ANALYZER = ROOT / "build" / "perf_analyzer" / "perf_analyzer"

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from helpers.image_answers import image_file
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from image_answers import image_file
 from nibabel.nifti1 import Nifti1Extension, Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from PIL import Image

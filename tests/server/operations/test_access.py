@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tritonclient.grpc
-from certificates import make_certificates
+from helpers.certificates import make_certificates
 from medimageparse.repository_copy import copy_models
 from medimageparse_client import Client, ServerUnavailable
 from medimageparse_client.cli import main

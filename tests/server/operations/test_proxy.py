@@ -6,16 +6,16 @@ import shutil
 import ssl
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from certificates import make_certificates
+from helpers.certificates import make_certificates
+from helpers.places import ROOT
 from medimageparse_client import Client, InvalidRequest, ServerUnavailable
 from medimageparse_client.cli import main
 from medimageparse_serving.launch.serve import free_port
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 KEY = "kestrel-5502-kestrel-5502"
 LARGEST_BODY = 200_000

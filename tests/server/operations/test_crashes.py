@@ -16,13 +16,23 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.running_server import (
+    COMMAND,
+    PATIENCE_S,
+    command_line,
+    let_wait,
+    probe,
+    regions,
+    serving,
+    triton_of,
+    wait_until,
+)
 from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
 from medimageparse_client.cli import main
 from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.addresses import open_local
 from medimageparse_serving.launch.serve import TritonServer
 from medimageparse_serving.launch.server_processes import children, is_running
-from running_server import COMMAND, PATIENCE_S, command_line, let_wait, probe, regions, serving, triton_of, wait_until
 
 
 @pytest.fixture(scope="module")

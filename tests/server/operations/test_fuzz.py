@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from fuzzed_input import BROKEN_BASE64, PACKED, SECRET, any_nifti, any_picture, any_text, draw_cases, nifti
+from helpers.fuzzed_input import BROKEN_BASE64, PACKED, SECRET, any_nifti, any_picture, any_text, draw_cases, nifti
+from helpers.image_answers import image_file, maps_of
+from helpers.nifti_answers import nifti_bytes
+from helpers.running_server import step_processes
 from hypothesis import strategies as st
-from image_answers import image_file, maps_of
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch.serve import TritonServer
-from nifti_answers import nifti_bytes
-from running_server import step_processes
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 VOLUME = np.random.default_rng(3).integers(0, 120, (12, 10, 3)).astype(np.float32)

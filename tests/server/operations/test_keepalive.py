@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import tritonclient.grpc
-from http2 import Relay
+from helpers.http2 import Relay
+from helpers.running_server import let_wait
 from medimageparse_client import Client, connection
 from medimageparse_serving.launch.serve import TritonServer
-from running_server import let_wait
 
 MODEL = "medimageparse_3d"
 PATIENCE_S = 60

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
-from image_answers import image_file
+from helpers.image_answers import image_file
 from medimageparse_client import Client, RequestTimeout
 from medimageparse_demo.phantoms import make_phantom
 from tritonclient.utils import InferenceServerException

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.nifti_answers import label_image
 from medimageparse_client import Client
-from nifti_answers import label_image
 
 TENSORS = ("nifti_file", "label_map", "scores")
 N_THREADS = 8

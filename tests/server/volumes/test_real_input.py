@@ -1,13 +1,12 @@
 """A real CT and a real MR through the demo server: the geometry comes back intact. The demo knows no anatomy."""
 
-from pathlib import Path
-
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_answers import assert_same_geometry
+from helpers.nifti_answers import assert_same_geometry
+from helpers.places import SHARED
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = SHARED / "data"
 # file, and the sides that its axes run to once they are (x, y, z): seen from where liver and forehead lie
 CASES = {"CT_AMOS_amos_0018.npz": "LAS", "MR_BraTS-T1c_bratsgli_0017.npz": "LPS"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_answers import image_file
+from helpers.image_answers import image_file
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tritonclient.utils import InferenceServerException

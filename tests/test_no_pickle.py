@@ -6,9 +6,9 @@ from pickle import UnpicklingError
 
 import pytest
 import torch
+from helpers.places import ROOT
 from medimageparse.checkpoint import read_checkpoint
 
-ROOT = Path(__file__).parents[2]
 PRODUCT = ("client", "contract", "demo", "export", "model_repository", "serving")
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
 PICKLED_FILES = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".ckpt", ".bin"}

@@ -1,15 +1,15 @@
 """Image types, their targets and the groups that prompts are decoded in."""
 
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+from helpers.places import ROOT
 from medimageparse_contract.image_types import TARGETS, ImageType
 from medimageparse_serving.image.recognition import read_distributions
 from medimageparse_serving.prompts.request import group_prompts, known_image_type, targets_of
 
-STEPS = Path(__file__).parents[2] / "model_repository"
+STEPS = ROOT / "model_repository"
 
 
 def test_the_targets_of_an_image_type():

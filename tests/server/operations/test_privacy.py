@@ -16,11 +16,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
-from image_answers import image_file
+from helpers.image_answers import image_file
+from helpers.running_server import step_processes
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch.serve import TritonServer
 from PIL.PngImagePlugin import PngInfo
-from running_server import step_processes
 from tritonclient.utils import InferenceServerException
 
 PROMPT, HEADER, FILE_NAME = "zebrafish-7391", "wolverine-2846", "albatross-6054"

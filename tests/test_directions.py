@@ -1,11 +1,10 @@
 """Imports go one way: who may know whom."""
 
 import ast
-from pathlib import Path
 
 import pytest
+from helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 CONTRACT, CLIENT, SERVING, EXPORT, DEMO = (
     "medimageparse_contract",
     "medimageparse_client",

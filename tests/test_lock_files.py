@@ -2,11 +2,10 @@
 
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
+from helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 LOCKS = ("requirements.lock", "serving/requirements.lock")
 OPENVINO = "serving/requirements-openvino.lock"
 

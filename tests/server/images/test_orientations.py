@@ -10,12 +10,11 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from image_answers import image_file, maps_of, report_of
+from helpers.image_answers import image_file, maps_of, report_of
+from helpers.inference import IMAGE_OUTPUTS, inferring
 from medimageparse.repository_copy import copy_models
 from medimageparse_serving.launch.serve import REPOSITORY, TritonServer
 from PIL import Image
-
-from .conftest import IMAGE_OUTPUTS, inferring
 
 SIZE = 128
 FEATURES = ("features_stride4", "memory_stride32", "memory_stride16", "memory_stride8")

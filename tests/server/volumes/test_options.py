@@ -5,7 +5,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from nifti_answers import assert_same_geometry, label_image
+from helpers.nifti_answers import assert_same_geometry, label_image
 
 WINDOWS = {"ct-soft-tissue": [-160, 240], "ct-lung": [-910, 590], "ct-brain": [0, 80], "ct-bone": [-500, 1300]}
 

@@ -1,6 +1,5 @@
-"""TINY networks of both public models with random weights, made and exported once per precision."""
+"""TINY networks of both public models with random weights, made once."""
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -25,14 +24,7 @@ def random_networks(variant: Variant) -> dict[str, nn.Module]:
     return build_random(variant, SEED)
 
 
-@pytest.fixture(scope="session")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Variant, str], Path]:
-    """The model repository of a variant in a precision, with nothing in it but what export writes."""
-
-    @lru_cache
-    def repository(variant: Variant, precision: str) -> Path:
-        folder = tmp_path_factory.mktemp(f"{variant.name}-{precision}")
-        export_networks(random_networks(variant), variant, f"random weights, seed {SEED}", folder, precision)
-        return folder
-
-    return repository
+def export(variant: Variant, precision: str, folder: Path) -> Path:
+    """Makes a folder the model repository of a variant, with nothing in it but what export writes."""
+    export_networks(random_networks(variant), variant, f"random weights, seed {SEED}", folder, precision)
+    return folder

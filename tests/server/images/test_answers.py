@@ -7,25 +7,24 @@ import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, combinations
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from image_answers import categories_of, image_file, maps_of, report_of
+from helpers.image_answers import categories_of, image_file, maps_of, report_of
+from helpers.inference import IMAGE_OUTPUTS, inferring
+from helpers.places import SHARED
 from medimageparse.variants import TINY_2D
 from medimageparse_contract.categories import CLASSES
 from medimageparse_contract.image_types import TARGETS
 from medimageparse_serving.prompts.clip_tokenizer import tokenize
 from PIL import Image
 
-from .conftest import IMAGE_OUTPUTS, inferring
-
 PROMPTS = ["left lung", "right lung", "COVID-19 infection in the chest"]
 TEXT = " & ".join(PROMPTS).encode()
 APART = {"joint": np.array([False])}
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "images"
+DATA = SHARED / "data" / "images"
 
 
 @pytest.fixture(scope="module")

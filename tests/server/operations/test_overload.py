@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
-from image_answers import image_file
+from helpers.image_answers import image_file
 from medimageparse_client import Client, RequestTimeout, ServerUnavailable
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch.serve import TritonServer

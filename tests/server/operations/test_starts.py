@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.running_server import COMMAND, PATIENCE_S, probe, serving
 from medimageparse_client import Client
 from medimageparse_serving.launch.addresses import choose_ports
-from running_server import COMMAND, PATIENCE_S, probe, serving
 
 PORTS = ("http", "grpc", "metrics", "probe")
 NOWHERE = "http://127.0.0.1:9"

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from fuzzed_input import SECRET, TIMES, any_nifti, any_picture, any_text, nifti_files
+from helpers.fuzzed_input import SECRET, TIMES, any_nifti, any_picture, any_text, nifti_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from medimageparse_contract.options import OUTPUTS_2D
