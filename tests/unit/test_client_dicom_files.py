@@ -238,7 +238,7 @@ def test_without_pydicom_dicom_files_are_found_all_the_same(tmp_path, monkeypatc
     for name, data in (("a", grey_file(PIXELS)), ("b", grey_file(PIXELS)[132:])):
         (tmp_path / name).write_bytes(data)
         assert recognizes(tmp_path / name)
-        with pytest.raises(InvalidImage, match=r"pip install 'medimageparse-triton\[dicom\]'"):
+        with pytest.raises(InvalidImage, match=r"pip install 'medimageparse-client\[dicom\]'"):
             encode_image(tmp_path / name)
 
 

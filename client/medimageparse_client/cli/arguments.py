@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def version() -> str:
     try:
-        return metadata.version("medimageparse-triton")
+        return metadata.version("medimageparse-client")
     except metadata.PackageNotFoundError:
         return "from source, not installed"
 
