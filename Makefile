@@ -29,7 +29,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := demo/medimageparse_demo
 # the distributions in folders of their own, each after those that it needs; the root's (export, demo) comes last
-DISTRIBUTIONS := contract serving client
+DISTRIBUTIONS := contract serving client gateway
 EDITABLE := $(DISTRIBUTIONS:%=-e ./%)
 PYPROJECTS := $(DISTRIBUTIONS:%=%/pyproject.toml) pyproject.toml
 # in the container tritonserver is on PATH and the system's Python has what the python steps need
@@ -125,7 +125,7 @@ soak: install-export  ## 1000 mixed requests from 8 clients, each compared with 
 	$(BIN)/python benchmarks/soak.py
 
 lint: install-export  ## ruff and mypy
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy serving/medimageparse_serving && \
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy serving/medimageparse_serving gateway/medimageparse_gateway && \
 	$(BIN)/mypy --python-version 3.10 contract/medimageparse_contract client/medimageparse_client && \
 	for model in model_repository/*/1/*.py; do $(BIN)/mypy $$model || exit 1; done
 

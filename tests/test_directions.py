@@ -6,9 +6,10 @@ import sys
 import pytest
 from helpers.places import ROOT
 
-CONTRACT, CLIENT, SERVING, EXPORT, DEMO = (
+CONTRACT, CLIENT, GATEWAY, SERVING, EXPORT, DEMO = (
     "medimageparse_contract",
     "medimageparse_client",
+    "medimageparse_gateway",
     "medimageparse_serving",
     "medimageparse",
     "medimageparse_demo",
@@ -19,10 +20,11 @@ MAY_IMPORT = {
     f"serving/{SERVING}": {SERVING, CONTRACT},
     "model_repository": {SERVING},
     f"client/{CLIENT}": {CLIENT, CONTRACT},
+    f"gateway/{GATEWAY}": {GATEWAY, CLIENT, CONTRACT},
     f"export/{EXPORT}": {EXPORT, SERVING, CONTRACT},
     f"demo/{DEMO}": {DEMO, EXPORT, SERVING, CLIENT, CONTRACT},
 }
-OURS = {CONTRACT, CLIENT, SERVING, EXPORT, DEMO}
+OURS = {CONTRACT, CLIENT, GATEWAY, SERVING, EXPORT, DEMO}
 
 
 def imports_of(file):
@@ -43,7 +45,7 @@ def test_a_room_imports_only_what_lies_below_it(folder):
 
 
 @pytest.mark.parametrize(
-    "folder", ["contract", "serving", "model_repository", "client", "export", "benchmarks", "tests"]
+    "folder", ["contract", "serving", "model_repository", "client", "gateway", "export", "benchmarks", "tests"]
 )
 def test_nothing_edits_the_path_of_imports(folder):
     for file in (ROOT / folder).rglob("*.py"):

@@ -1,0 +1,65 @@
+"""python -m medimageparse_gateway: starts the gateway, or makes a key for a caller."""
+
+import argparse
+import asyncio
+import hashlib
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvicorn
+
+from medimageparse_gateway.app import build_app
+from medimageparse_gateway.settings import Settings, SettingsError, read_settings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["key"]:
+        return make_key(arguments[1:])
+    options = vars(parser().parse_args(arguments))
+    try:
+        return serve(read_settings(options.pop("config"), **options))
+    except SettingsError as error:
+        sys.stderr.write(f"medimageparse_gateway: {error}\n")
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m medimageparse_gateway", description=__doc__)
+    parser.add_argument("--config", type=Path, metavar="TOML", help="file with keys, limits and all that is below")
+    parser.add_argument("--host", help="address to listen on; without keys 127.0.0.1 only")
+    parser.add_argument("--port", type=int, help="8080; 0 takes a free one")
+    parser.add_argument("--triton", metavar="HOST:PORT", help="gRPC of tritonserver, by default 127.0.0.1:8001")
+    parser.add_argument("--tls-certificate", metavar="PEM")
+    parser.add_argument("--tls-key", metavar="PEM")
+    return parser
+
+
+def make_key(arguments: Sequence[str]) -> int:
+    """Prints a new key for the caller, once, and the lines for the gateway's file, which holds no key."""
+    parser = argparse.ArgumentParser("python -m medimageparse_gateway key", description=make_key.__doc__)
+    parser.add_argument("name", help="of the caller, for the log")
+    name = parser.parse_args(arguments).name
+    key = secrets.token_hex(32)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    sys.stdout.write(f'# for the caller: {key}\n[[keys]]\nname = "{name}"\nsha256 = "{digest}"\n')
+    return 0
+
+
+def serve(settings: Settings) -> int:
+    """Listens until SIGTERM or Ctrl-C; requests under way are answered first."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    scheme, port = "https" if settings.tls_certificate else "http", listener.getsockname()[1]
+    config = uvicorn.Config(build_app(settings), http="h11", ws="none", access_log=False, log_level="warning")
+    sys.stdout.write(f"ready: {scheme}://{settings.host}:{port}\n")
+    sys.stdout.flush()
+    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

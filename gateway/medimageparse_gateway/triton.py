@@ -1,0 +1,191 @@
+"""The only way to the models: gRPC, with tensors built here from values, never from a caller's shape or JSON."""
+
+import asyncio
+import math
+import struct
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import grpc
+import numpy as np
+from medimageparse_client.connection import channel_options
+from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, STEP_DIED, WAITED_TOO_LONG
+from medimageparse_contract.models import PUBLIC_MODELS
+from numpy.typing import NDArray
+from tritonclient.grpc import InferResult, service_pb2
+
+from medimageparse_gateway.errors import Kind, TritonError
+
+Value: TypeAlias = bytes | bytearray | str | bool | float
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+SERVICE = "/inference.GRPCInferenceService/"
+ASK_S = 5.0  # for whether a model is ready
+KINDS: dict[grpc.StatusCode, Kind] = {
+    grpc.StatusCode.INVALID_ARGUMENT: "invalid_argument",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "invalid_argument",  # the message is larger than Triton takes
+    grpc.StatusCode.DEADLINE_EXCEEDED: "timeout",
+    grpc.StatusCode.CANCELLED: "cancelled",
+    grpc.StatusCode.UNAVAILABLE: "unavailable",
+    grpc.StatusCode.NOT_FOUND: "unavailable",
+}
+# what is told of each kind whose words may hold addresses, paths or names of processes
+SENTENCES: dict[Kind, str] = {
+    "queue_full": "the model is busy and its queue is full; try again later",
+    "timeout": "the model did not answer within the time limit; a smaller input may help",
+    "cancelled": "the request was cancelled before the model answered",
+    "unavailable": "the model does not answer now; try again later",
+    "internal": "a step of the model failed; the server's log says why",
+}
+
+
+class Triton:
+    """One connection to a tritonserver, for one event loop. Opened by the first call."""
+
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.address, self.credentials = address, credentials
+        self._open: grpc.aio.Channel | None = None
+
+    @property
+    def _channel(self) -> grpc.aio.Channel:
+        if self._open is None:
+            options = channel_options(self.address)
+            self._open = (
+                grpc.aio.secure_channel(self.address, self.credentials, options)
+                if self.credentials
+                else grpc.aio.insecure_channel(self.address, options)
+            )
+        return self._open
+
+    async def close(self) -> None:
+        if self._open is not None:
+            await self._open.close()
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Value],
+        outputs: Sequence[str],
+        *,
+        timeout_s: float,
+        request_id: str = "",
+    ) -> Arrays:
+        """The outputs by name. Cancelling the task that awaits this cancels the model's work. Raises TritonError."""
+        request = await asyncio.to_thread(encode_request, model, inputs, outputs, timeout_s, request_id)
+        # bytes in, bytes out: a large message is packed and unpacked in a thread, not on the event loop
+        with errors_translated():
+            answer = await self._channel.unary_unary(SERVICE + "ModelInfer")(request, timeout=timeout_s)
+        return await asyncio.to_thread(decode_answer, answer)
+
+    async def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, Value],
+        outputs: Sequence[str],
+        *,
+        timeout_s: float,
+        request_id: str = "",
+    ) -> AsyncIterator[Arrays]:
+        """The responses of a decoupled model, each with the outputs that it has. Closing it cancels the work."""
+        request = await asyncio.to_thread(encode_request, model, inputs, outputs, timeout_s, request_id)
+        with errors_translated():
+            call = self._channel.stream_stream(SERVICE + "ModelStreamInfer")(
+                _one(request), timeout=timeout_s, metadata=(("triton_grpc_error", "true"),)
+            )
+            try:
+                async for answer in call:
+                    arrays = await asyncio.to_thread(decode_stream_answer, answer)
+                    if arrays:
+                        yield arrays
+            finally:
+                call.cancel()
+
+    async def models(self) -> dict[str, bool]:
+        """Whether each public model takes requests now; all False where there is no server."""
+        return dict(zip(PUBLIC_MODELS, await asyncio.gather(*map(self.has, PUBLIC_MODELS)), strict=True))
+
+    async def has(self, model: str) -> bool:
+        """Whether a model takes requests now."""
+        request = service_pb2.ModelReadyRequest(name=model).SerializeToString()
+        try:
+            answer = await self._channel.unary_unary(SERVICE + "ModelReady")(request, timeout=ASK_S)
+        except grpc.RpcError:
+            return False
+        return bool(service_pb2.ModelReadyResponse.FromString(answer).ready)
+
+    async def ready(self) -> bool:
+        """Whether any public model takes requests; a server may serve only one."""
+        return any((await self.models()).values())
+
+
+async def _one(request: bytes) -> AsyncIterator[bytes]:
+    yield request
+
+
+def encode_request(
+    model: str, inputs: Mapping[str, Value], outputs: Sequence[str], timeout_s: float, request_id: str
+) -> bytes:
+    """A ModelInferRequest; every input is one element of the type that its value has."""
+    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    request.parameters["timeout"].int64_param = math.ceil(timeout_s * 1e6)  # microseconds
+    for name, value in inputs.items():
+        datatype, content = encode_value(value)
+        request.inputs.add(name=name, datatype=datatype, shape=[1])
+        request.raw_input_contents.append(content)
+    for name in outputs:
+        request.outputs.add(name=name)
+    packed: bytes = request.SerializeToString()
+    return packed
+
+
+def encode_value(value: Value) -> tuple[str, bytes]:
+    """Triton's type of a value and its bytes there."""
+    match value:
+        case bool():
+            return "BOOL", struct.pack("?", value)
+        case float():
+            return "FP32", np.float32(value).tobytes()
+        case str():
+            value = value.encode()
+    return "BYTES", b"".join((struct.pack("<I", len(value)), value))
+
+
+def decode_answer(answer: bytes) -> Arrays:
+    return arrays_of(service_pb2.ModelInferResponse.FromString(answer))
+
+
+def decode_stream_answer(answer: bytes) -> Arrays:
+    message = service_pb2.ModelStreamInferResponse.FromString(answer)
+    if message.error_message:
+        raise error_of(grpc.StatusCode.INTERNAL, message.error_message)
+    return arrays_of(message.infer_response)
+
+
+def arrays_of(response: Any) -> Arrays:
+    result = InferResult(response)
+    return {output.name: result.as_numpy(output.name) for output in response.outputs}
+
+
+@contextmanager
+def errors_translated() -> Iterator[None]:
+    """Raises what gRPC raises in the block as TritonError."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise error_of(error.code(), error.details() or "") from None  # its traceback would hold the request
+
+
+def error_of(status: grpc.StatusCode, words: str) -> TritonError:
+    """What is told of an error: of refusals the model's own sentence, of all else a fixed one."""
+    words = ENSEMBLE_PREFIX.sub("", words).split("\n", 1)[0]
+    kind = KINDS.get(status, "internal")
+    if words == QUEUE_FULL:
+        kind = "queue_full"
+    elif words == WAITED_TOO_LONG:
+        kind = "timeout"
+    elif STEP_DIED.match(words):
+        kind = "unavailable"
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        words = "the request is larger than the model takes"
+    return TritonError(kind, SENTENCES.get(kind, words))
