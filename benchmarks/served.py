@@ -15,7 +15,7 @@ from medimageparse.served_tensors import networks
 from medimageparse.variants import PUBLISHED_2D
 from medimageparse_client import Client
 from medimageparse_client.connection import channel_options
-from medimageparse_client.image import encode_image
+from medimageparse_client.formats.picture import encode_image
 from medimageparse_contract.categories import CLASSES
 from medimageparse_demo.phantoms import STRUCTURES, make_phantom, windowed
 from medimageparse_demo.repository import demo_repository

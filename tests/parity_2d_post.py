@@ -82,7 +82,7 @@ def check_intensity(golden: Mapping[str, np.ndarray], report: Report, name: str,
     if not all(map(importlib.util.find_spec, ("pydicom", "scipy"))):
         report.skipped(name, "needs pydicom and scipy")
         return
-    from medimageparse_client.dicom import DicomSlice, choose_bounds, scale_to_255
+    from medimageparse_client.formats.dicom_slice import DicomSlice, choose_bounds, scale_to_255
 
     pixels, site = golden[f"{name}/in"].astype(np.float64), case["site"]
     bounds = choose_bounds(pixels, case["is_CT"], site)

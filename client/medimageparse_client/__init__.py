@@ -12,8 +12,8 @@ from medimageparse_client.errors import (
     ServerError,
     ServerUnavailable,
 )
-from medimageparse_client.image_segmentation import ImageSegmentation
-from medimageparse_client.segmentation import Segmentation
+from medimageparse_client.results.image_segmentation import ImageSegmentation
+from medimageparse_client.results.segmentation import Segmentation
 
 __all__ = [
     "AccessDenied",

@@ -19,10 +19,10 @@ from medimageparse_contract.options import Intensity, Orientation
 from medimageparse_client.access import key_headers, tls_options
 from medimageparse_client.connection import channel_options, proxies_named
 from medimageparse_client.errors import InvalidRequest, MedImageParseError, ServerError, translate_errors
-from medimageparse_client.image import AnyImage, Window, encode_image
-from medimageparse_client.image_segmentation import ImageSegmentation, decode_image_answer
-from medimageparse_client.segmentation import Segmentation, decode_answer
-from medimageparse_client.volume import Volume, encode_volume
+from medimageparse_client.formats.nifti import Volume, encode_volume
+from medimageparse_client.formats.picture import AnyImage, Window, encode_image
+from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
+from medimageparse_client.results.segmentation import Segmentation, decode_answer
 
 Protocol: TypeAlias = Literal["grpc", "http"]
 SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from medimageparse_client.image import decode_picture
+from medimageparse_client.formats.picture import decode_picture
 from medimageparse_serving.image.image_file import Limits, decode_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo

@@ -10,8 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from medimageparse_client.preview import draw_preview
-from medimageparse_client.volume import decode_voxels
+from medimageparse_client.formats.nifti import decode_voxels
+from medimageparse_client.results.preview import draw_preview
 from medimageparse_serving.volume.nifti_geometry import QUATERNION_ROUNDING, SHEARED, read_geometry
 from medimageparse_serving.volume.nifti_masks import (
     box_in_mm,

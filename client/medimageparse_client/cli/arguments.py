@@ -10,10 +10,10 @@ from typing import get_args
 from medimageparse_contract.image_types import ImageType
 from medimageparse_contract.options import Intensity, Orientation
 
-from medimageparse_client import image
 from medimageparse_client.cli.connection import API_KEY
 from medimageparse_client.cli.console import EXIT_CODE_HELP
 from medimageparse_client.cli.kinds import IMAGES, VOLUMES
+from medimageparse_client.formats.picture import Window
 
 SEGMENT_HELP = """\
 The first argument is a volume, or a folder of volumes, and the others are prompts. With --prompt or --prompts-file
@@ -122,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     together.add_argument("--joint", action="store_true", default=None, help="decode all prompts together")
     together.add_argument("--separate", action="store_false", dest="joint", help="decode each prompt alone")
     picture.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
-    picture.add_argument("--window", choices=get_args(image.Window), help="what to see in a CT slice in DICOM")
+    picture.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice in DICOM")
 
     health = commands.add_parser(
         "health",

@@ -15,7 +15,7 @@ from medimageparse_client.cli.kinds import Kind
 from medimageparse_client.cli.text_files import read_prompts
 from medimageparse_client.client import check_prompts
 from medimageparse_client.files import check_place, ending_of, identity, is_stream
-from medimageparse_client.volume import MAX_BYTES
+from medimageparse_client.formats.nifti import MAX_BYTES
 
 
 class Standard(Enum):

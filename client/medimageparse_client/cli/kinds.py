@@ -9,11 +9,11 @@ from typing import Any
 
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 
-from medimageparse_client import image, volume
 from medimageparse_client.client import Client
 from medimageparse_client.files import picture_bytes
-from medimageparse_client.image_segmentation import MAX_LABEL, ImageSegmentation
-from medimageparse_client.segmentation import Segmentation
+from medimageparse_client.formats import nifti, picture
+from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation
+from medimageparse_client.results.segmentation import Segmentation
 
 # writes a result as the bytes of a file that ends as the second argument says
 Encoder = Callable[[Any, str], bytes]
@@ -128,8 +128,8 @@ ENCODE: dict[str, Encoder] = {"output": encode_masks, "preview": encode_preview,
 VOLUMES = Kind(
     noun="volume",
     model=MODEL_3D,
-    suffixes=volume.SUFFIXES,
-    recognizes=volume.recognizes,
+    suffixes=nifti.SUFFIXES,
+    recognizes=nifti.recognizes,
     results={"output": (".nii.gz", ".nii"), "preview": (".png",), "report": (".json",)},
     encode=ENCODE,
     max_prompts={},
@@ -139,8 +139,8 @@ VOLUMES = Kind(
 IMAGES = Kind(
     noun="image",
     model=MODEL_2D,
-    suffixes=image.SUFFIXES,
-    recognizes=image.recognizes,
+    suffixes=picture.SUFFIXES,
+    recognizes=picture.recognizes,
     results={"output": (".png", ".npz"), "preview": (".png",), "report": (".json",)},
     encode=ENCODE,
     max_prompts={".png": MAX_LABEL},

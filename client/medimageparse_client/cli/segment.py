@@ -18,9 +18,9 @@ from medimageparse_client.cli.kinds import Kind
 from medimageparse_client.client import Client
 from medimageparse_client.errors import ServerUnavailable
 from medimageparse_client.files import write_file
-from medimageparse_client.image_segmentation import ImageSegmentation
+from medimageparse_client.results.image_segmentation import ImageSegmentation
+from medimageparse_client.results.segmentation import Segmentation
 from medimageparse_client.retry import Retry
-from medimageparse_client.segmentation import Segmentation
 
 HEALTH_TIMEOUT_S = 60.0  # for a canary, which on a CPU takes seconds
 

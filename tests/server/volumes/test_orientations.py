@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.nifti_answers import assert_same_geometry, brought_to, label_image
-from medimageparse_client.segmentation import decode_answer
+from medimageparse_client.results.segmentation import decode_answer
 
 AXES = [
     "".join(side[end] for side, end in zip(sides, ends, strict=True))

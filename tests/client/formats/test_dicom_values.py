@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.dicom_files import STORAGE, dicom_bytes, dicom_file, dicom_header, grey_file
 from medimageparse_client import InvalidImage
-from medimageparse_client.dicom import WINDOWS, read_slice, scale_to_255
+from medimageparse_client.formats.dicom_slice import WINDOWS, read_slice, scale_to_255
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 from pydicom.sequence import Sequence

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import medimageparse_client
 import pytest
+from helpers.places import ROOT
 
 # stands in for a server, in the process of the command
 PROGRAM = """
-import importlib.util, sys
+import sys
 import tritonclient.grpc
-spec = importlib.util.spec_from_file_location("fake", sys.argv[1])
-fake = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fake)
-tritonclient.grpc.InferenceServerClient = fake.FakeTriton
+from helpers.fake_server import FakeTriton
+tritonclient.grpc.InferenceServerClient = FakeTriton
 from medimageparse_client.cli import main
-sys.exit(main(sys.argv[2:]))
+sys.exit(main())
 """
 KANJI = "\u809d\u81d3"
 
@@ -26,11 +25,11 @@ KANJI = "\u809d\u81d3"
 @pytest.fixture
 def shell(tmp_path, volume_file):
     """shell("$COMMAND | head"): bash's own exit code, and what came on its stdout and stderr together."""
-    command = f"{sys.executable} -c '{PROGRAM}' {Path(__file__).with_name('conftest.py')}"
+    command = f"{sys.executable} -c '{PROGRAM}'"
+    folders = os.pathsep.join([str(Path(medimageparse_client.__file__).parents[1]), str(ROOT / "tests")])
 
     def shell(line, **variables):
-        folder = str(Path(medimageparse_client.__file__).parents[1])
-        environment = {**os.environ, "COMMAND": command, "PYTHONPATH": folder, **variables}
+        environment = {**os.environ, "COMMAND": command, "PYTHONPATH": folders, **variables}
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line.replace("$COMMAND", command)],
             env=environment,

@@ -16,7 +16,7 @@ from PIL import Image
 from medimageparse_client.errors import InvalidImage
 
 if TYPE_CHECKING:
-    from medimageparse_client.dicom import DicomSlice
+    from medimageparse_client.formats.dicom_slice import DicomSlice
 
 AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
 Window: TypeAlias = Literal["abdomen", "lung", "pelvis", "liver", "colon", "pancreas"]
@@ -112,7 +112,7 @@ def recognizes(path: Path) -> bool:
 def dicom_holds_picture(file: BinaryIO) -> bool:
     """Also where that cannot be found out: reading the file then tells why."""
     try:
-        from medimageparse_client.dicom_file import holds_picture
+        from medimageparse_client.formats.dicom_file import holds_picture
     except ModuleNotFoundError:
         return True
     return holds_picture(file)
@@ -172,7 +172,7 @@ def encode_picture(picture: Image.Image) -> bytes:
 def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:
     """The slice as the network's own reader would show it."""
     try:
-        from medimageparse_client.dicom import read_slice
+        from medimageparse_client.formats.dicom_slice import read_slice
     except ModuleNotFoundError as error:
         raise InvalidImage(
             f"DICOM files need {error.name}, which is not installed: pip install 'medimageparse-client[dicom]'"

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client import Client, InvalidRequest, InvalidVolume, RequestTimeout, ServerError, ServerUnavailable
-from medimageparse_client.segmentation import describe_size
+from medimageparse_client.results.segmentation import describe_size
 from PIL import Image
 
 
@@ -185,7 +185,7 @@ def test_preview_shows_the_intensities_that_the_network_saw(triton, volume_file,
     result.report["image"]["intensity"] |= {"bounds": [-160.0, 240.0], "padding": [3000.0]}
     seen = {}
     monkeypatch.setattr(
-        "medimageparse_client.segmentation.draw_preview",
+        "medimageparse_client.results.segmentation.draw_preview",
         lambda *images, **options: seen.update(options) or Image.new("RGB", (4, 4)),
     )
     result.preview(tmp_path / "masks.png")

@@ -11,7 +11,8 @@ import pytest
 from helpers.dicom_files import dicom_file
 from helpers.places import DATA, SHARED
 from medimageparse_client import Client, InvalidImage
-from medimageparse_client.dicom import (
+from medimageparse_client.formats.dicom_file import TAGS
+from medimageparse_client.formats.dicom_slice import (
     SIDE,
     WINDOWS,
     DicomSlice,
@@ -20,8 +21,7 @@ from medimageparse_client.dicom import (
     read_slice,
     scale_to_255,
 )
-from medimageparse_client.dicom_file import TAGS
-from medimageparse_client.image import encode_image
+from medimageparse_client.formats.picture import encode_image
 from PIL import Image
 
 SMALL = DATA / "v1_intensity_small.npz"
@@ -224,7 +224,7 @@ def test_a_file_cut_short(kept, ct):
 
 
 def test_without_pydicom_the_extra_is_named(ct, monkeypatch):
-    monkeypatch.delitem(sys.modules, "medimageparse_client.dicom")
+    monkeypatch.delitem(sys.modules, "medimageparse_client.formats.dicom_slice")
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(InvalidImage, match=r"need pydicom, .* pip install 'medimageparse-client\[dicom\]'"):
         encode_image(dicom_file(ct), "lung")

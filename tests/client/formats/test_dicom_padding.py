@@ -5,7 +5,7 @@ import pydicom
 import pytest
 from helpers.dicom_files import dicom_bytes, dicom_file, dicom_header, grey_file
 from medimageparse_client import Client, InvalidImage
-from medimageparse_client.dicom import WINDOWS, read_slice
+from medimageparse_client.formats.dicom_slice import WINDOWS, read_slice
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 INSIDE = np.zeros((48, 40), bool)

@@ -134,7 +134,7 @@ def test_exit_codes_of_files(triton, image_file, tmp_path, capsys):
 
 
 def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "medimageparse_client.dicom", raising=False)
+    monkeypatch.delitem(sys.modules, "medimageparse_client.formats.dicom_slice", raising=False)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     path = tmp_path / "slice.dcm"
     path.write_bytes(bytes(128) + b"DICM")

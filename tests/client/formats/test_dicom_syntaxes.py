@@ -11,8 +11,8 @@ import pydicom
 import pytest
 from helpers.dicom_files import dicom_bytes, dicom_header, grey_file
 from medimageparse_client import InvalidImage
-from medimageparse_client.dicom import read_slice
-from medimageparse_client.dicom_file import GDCM_PROGRAM, read_header, read_pixels
+from medimageparse_client.formats.dicom_file import GDCM_PROGRAM, read_header, read_pixels
+from medimageparse_client.formats.dicom_slice import read_slice
 from PIL import Image
 from pydicom._uid_dict import UID_dictionary
 from pydicom.encaps import encapsulate

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from medimageparse_client import Client, ImageSegmentation, InvalidImage, InvalidRequest, ServerError, ServerUnavailable
 from medimageparse_client.client import ImageType
-from medimageparse_client.dicom import WINDOWS
-from medimageparse_client.image import Window
-from medimageparse_client.image_segmentation import describe_area, measure
-from medimageparse_client.preview import colour
+from medimageparse_client.formats.dicom_slice import WINDOWS
+from medimageparse_client.formats.picture import Window
+from medimageparse_client.results.image_segmentation import describe_area, measure
+from medimageparse_client.results.preview import colour
 from medimageparse_contract.image_types import TARGETS
 from PIL import Image
 
@@ -228,7 +228,7 @@ def test_preview_of_16_bits_shows_what_the_network_saw(triton, tmp_path, monkeyp
     picture.save(tmp_path / "16.png")
     seen = []
     monkeypatch.setattr(
-        "medimageparse_client.image_segmentation.draw_image_preview",
+        "medimageparse_client.results.image_segmentation.draw_image_preview",
         lambda image, *_: seen.append(np.asarray(image)) or Image.new("RGB", (4, 4)),
     )
     object.__setattr__(result, "image", (tmp_path / "16.png").read_bytes())

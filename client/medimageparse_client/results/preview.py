@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from medimageparse_client.lettering import Runs, draw_runs, find_runs, fit, length, own_font, visible
+from medimageparse_client.results.lettering import Runs, draw_runs, find_runs, fit, length, own_font, visible
 
 TILE = 300  # pixels, the longer side of a slice
 N_SLICES, N_COLUMNS = 6, 3

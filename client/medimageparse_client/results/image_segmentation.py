@@ -15,11 +15,11 @@ from PIL import Image
 
 from medimageparse_client.errors import ServerError
 from medimageparse_client.files import ending_of, picture_bytes, write_file
-from medimageparse_client.image import EncodedImage, decode_picture, encode_picture
-from medimageparse_client.preview import colour, draw_image_preview
+from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture
+from medimageparse_client.results.preview import colour, draw_image_preview
 
 if TYPE_CHECKING:
-    from medimageparse_client.dicom import DicomSlice
+    from medimageparse_client.formats.dicom_slice import DicomSlice
 
 MAX_LABEL = 255  # of an 8-bit PNG
 

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from medimageparse_client.files import ending_of, picture_bytes, write_file
-from medimageparse_client.preview import draw_preview
-from medimageparse_client.volume import SUFFIXES, decode_voxels
+from medimageparse_client.formats.nifti import SUFFIXES, decode_voxels
+from medimageparse_client.results.preview import draw_preview
 
 
 @dataclass(frozen=True, eq=False)

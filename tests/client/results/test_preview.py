@@ -5,9 +5,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
-from medimageparse_client import lettering
-from medimageparse_client.lettering import find_runs, fit, length, visible
-from medimageparse_client.preview import (
+from medimageparse_client.results import lettering
+from medimageparse_client.results.lettering import find_runs, fit, length, visible
+from medimageparse_client.results.preview import (
     BACKGROUND,
     INDENT,
     LINE,

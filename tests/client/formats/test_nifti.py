@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client import InvalidVolume
-from medimageparse_client.volume import decode_voxels, encode_volume
+from medimageparse_client.formats.nifti import decode_voxels, encode_volume
 
 
 def test_files_and_bytes_travel_as_they_are(volume_file):
@@ -115,7 +115,7 @@ def test_an_image_whose_file_is_gone(volume_file):
 
 
 def test_over_two_gibibytes(volume_file, monkeypatch):
-    monkeypatch.setattr("medimageparse_client.volume.MAX_BYTES", 100)
+    monkeypatch.setattr("medimageparse_client.formats.nifti.MAX_BYTES", 100)
     with pytest.raises(InvalidVolume, match="over 2 GiB"):
         encode_volume(volume_file)
 

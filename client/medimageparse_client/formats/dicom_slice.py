@@ -14,7 +14,8 @@ from PIL import Image
 from pydicom.pixels.processing import apply_modality_lut, apply_voi
 from scipy import ndimage
 
-from medimageparse_client.dicom_file import (
+from medimageparse_client.errors import InvalidImage
+from medimageparse_client.formats.dicom_file import (
     PYDICOM_ERRORS,
     StoredPixels,
     number_of,
@@ -22,8 +23,7 @@ from medimageparse_client.dicom_file import (
     read_pixels,
     value_of,
 )
-from medimageparse_client.errors import InvalidImage
-from medimageparse_client.image import Window
+from medimageparse_client.formats.picture import Window
 
 SIDE = 1024  # pixels of the network's square input
 

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 from medimageparse_client import InvalidImage
-from medimageparse_client.image import decode_picture, encode_image
+from medimageparse_client.formats.picture import decode_picture, encode_image
 from PIL import Image
 
 

@@ -1,0 +1,1 @@
+"""What the server answers, as the caller sees, saves and draws it."""
