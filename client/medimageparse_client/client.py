@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc
 import tritonclient.http
+from medimageparse_contract.canary import PROMPT_2D, PROMPT_3D, SIDE, SLICES, SPACING_MM, canary_slice
 from medimageparse_contract.image_types import ImageType
 from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS
 from medimageparse_contract.options import Intensity, Orientation
@@ -222,13 +223,12 @@ class Client:
         return model, "" if np.array_equal(first, second) else "two answers to one request differ"
 
     def _segment_canary(self, model: str) -> npt.NDArray[Any]:
-        """The canary is a bright square in a dark one; its answer is checked for shape where it is decoded."""
-        picture = np.zeros((48, 48), np.uint8)
-        picture[4:44, 4:44], picture[12:24, 12:24] = 110, 170
+        """Its answer is checked for shape where it is decoded."""
+        picture = np.frombuffer(canary_slice(), np.uint8).reshape(SIDE, SIDE)
         if model == MODEL_2D:
-            return self.segment_image(picture, "liver").probabilities > 127
-        volume = np.stack([picture] * 3, axis=2)
-        return self.segment(volume, "liver", affine=np.diag([-8.0, 8, 8, 1])).label_map
+            return self.segment_image(picture, PROMPT_2D).probabilities > 127
+        volume, mm = np.repeat(picture.T[..., None], SLICES, axis=2), float(SPACING_MM)
+        return self.segment(volume, PROMPT_3D, affine=np.diag([-mm, mm, mm, 1])).label_map
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:

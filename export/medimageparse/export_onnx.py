@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import torch
+from medimageparse_contract.version import VERSION
 from torch import Tensor, nn
 
 from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
@@ -162,4 +163,4 @@ def export_networks(
     served.unlink(missing_ok=True)
     for path in partial:
         path.replace(path.with_suffix(""))
-    write_json(served, {**shared, "image_size": variant.image_size, "graphs": graphs})
+    write_json(served, {"version": VERSION, **shared, "image_size": variant.image_size, "graphs": graphs})

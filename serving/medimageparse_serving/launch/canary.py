@@ -1,19 +1,25 @@
-"""The canary: a tiny volume and a tiny image, made here, that a served model must segment; asked over HTTP."""
+"""Asks a served model over HTTP to segment the canary: a tiny volume or image."""
 
 import base64
 import gzip
 import hashlib
 import http.client
+import io
 import json
-import struct
 import urllib.error
 import zlib
 from typing import Any
 
-from medimageparse_serving.launch.addresses import open_local
+import nibabel as nib
+import numpy as np
+from medimageparse_contract.canary import PROMPT_2D, PROMPT_3D, SIDE, SLICES, SPACING_MM, canary_slice
+from medimageparse_contract.models import MODEL_3D
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+from PIL import Image
 
-SIDE, SLICES = 48, 3
-BACKGROUND, BODY, ORGAN = 0, 110, 170
+from medimageparse_serving.launch.addresses import open_local
 
 
 class CanaryError(Exception):
@@ -24,50 +30,32 @@ class NoAnswerError(CanaryError):
     """No answer in time, or the server is too busy to take the request: it may be well."""
 
 
-def body_slice() -> bytes:
-    """A bright disc in a dark one on black: SIDE x SIDE pixels of a byte."""
-
-    def pixel(x: int, y: int) -> int:
-        if (x - SIDE * 0.35) ** 2 + (y - SIDE * 0.45) ** 2 < (SIDE * 0.16) ** 2:
-            return ORGAN
-        return BODY if (x - SIDE / 2) ** 2 + (y - SIDE / 2) ** 2 < (SIDE * 0.45) ** 2 else BACKGROUND
-
-    return bytes(pixel(x, y) for y in range(SIDE) for x in range(SIDE))
+def picture() -> NDArray[np.uint8]:
+    """[row, column]"""
+    return np.frombuffer(canary_slice(), np.uint8).reshape(SIDE, SIDE)
 
 
 def nifti_file() -> bytes:
-    """The slice three times, as NIfTI-1 with 8 mm voxels, LAS."""
-    header = bytearray(352)
-    struct.pack_into("<i", header, 0, 348)
-    struct.pack_into("<8h", header, 40, 3, SIDE, SIDE, SLICES, 1, 1, 1, 1)
-    struct.pack_into("<2h", header, 70, 2, 8)  # one byte a voxel
-    struct.pack_into("<8f", header, 76, 1, 8, 8, 8, 1, 1, 1, 1)
-    struct.pack_into("<3f", header, 108, len(header), 1, 0)  # where the voxels begin; slope and intercept
-    header[123] = 2  # millimetres
-    struct.pack_into("<2h", header, 252, 0, 1)  # an sform, no qform
-    struct.pack_into("<12f", header, 280, -8, 0, 0, 0, 0, 8, 0, 0, 0, 0, 8, 0)
-    header[344:348] = b"n+1\0"
-    return bytes(header) + body_slice() * SLICES
+    """The slice SLICES times, as NIfTI-1, LAS."""
+    volume = np.repeat(picture().T[..., None], SLICES, axis=2)  # x, y, z
+    data: bytes = nib.Nifti1Image(volume, np.diag([-SPACING_MM, SPACING_MM, SPACING_MM, 1])).to_bytes()
+    return data
 
 
 def png_file() -> bytes:
     """The slice as 8-bit grey."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    pixels = body_slice()
-    rows = b"".join(b"\0" + pixels[start : start + SIDE] for start in range(0, len(pixels), SIDE))
-    head = chunk(b"IHDR", struct.pack(">2I5B", SIDE, SIDE, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    file = io.BytesIO()
+    Image.fromarray(picture()).save(file, "png")
+    return file.getvalue()
 
 
 def request_of(model: str) -> tuple[dict[str, str], str]:
     """The inputs, and the output that holds the segmentation."""
-    if model == "medimageparse_3d":
-        image, text, output = nifti_file(), "body", "nifti_file"
-        return {"image": base64.b64encode(image).decode(), "text": text, "output": output}, output
-    return {"image": base64.b64encode(png_file()).decode(), "text": "liver", "output": "masks"}, "image_features"
+    if model == MODEL_3D:
+        image, text, output, answer = nifti_file(), PROMPT_3D, "nifti_file", "nifti_file"
+    else:
+        image, text, output, answer = png_file(), PROMPT_2D, "masks", "image_features"
+    return {"image": base64.b64encode(image).decode(), "text": text, "output": output}, answer
 
 
 def segmentation_digest(model: str, answer: str) -> str:
@@ -75,12 +63,12 @@ def segmentation_digest(model: str, answer: str) -> str:
     try:
         content = json.loads(answer)
         data = base64.b64decode(content["data"], validate=True)
-        if model == "medimageparse_3d":
-            data = gzip.decompress(data)
-            whole = struct.unpack_from("<4h", data, 40) == (3, SIDE, SIDE, SLICES)
+        if model == MODEL_3D:
+            labels = nib.Nifti1Image.from_bytes(gzip.decompress(data))
+            data, whole = np.asanyarray(labels.dataobj).tobytes(), labels.shape == (SIDE, SIDE, SLICES)
         else:
             whole = content["shape"] == [1, SIDE, SIDE] and len(data) == SIDE * SIDE
-    except (ValueError, KeyError, TypeError, EOFError, OSError, struct.error, zlib.error):
+    except (ValueError, KeyError, TypeError, EOFError, OSError, HeaderDataError, ImageFileError, zlib.error):
         whole = False
     if not whole:
         raise CanaryError("the answer is no segmentation of it")

@@ -1,10 +1,13 @@
-"""Whether the built files of the networks are those that their manifests describe, before anything is served."""
+"""Whether the model repository is of this version, and its built files those of their manifests."""
 
 import hashlib
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from medimageparse_contract.models import PUBLIC_MODELS
+from medimageparse_contract.version import VERSION
 
 from medimageparse_serving.launch.launch_errors import ServeError
 
@@ -20,26 +23,38 @@ def check_manifests(repository: Path, models: list[str], runtime: str) -> None:
     """ServeError if a graph, or with TensorRT a plan, is not what its manifest says, or a step has no code."""
     here = sorted(set(compute_capabilities())) if runtime == "tensorrt" else []
     for model in models:
+        if model in PUBLIC_MODELS:
+            check_version(read_json(repository / model / "1" / "networks.json", model).get("version"), model)
         is_step = 'backend: "python"' in (repository / model / "config.pbtxt").read_text()
         if is_step and not (repository / model / "1" / "model.py").exists():  # tritonserver would wait for it
             raise ServeError(f"the model.py of {model} is missing from the model repository; copy it again")
         if (repository / model / "configs").is_dir():
             folder = repository / model / "1"
-            manifest = read_manifest(folder / "manifest.json", model)
+            manifest = read_json(folder / "manifest.json", model)
             if runtime == "tensorrt":
                 check_engine(folder, model, manifest, here)
             else:
                 compare(folder / "model.onnx", model, manifest.get("graph_sha256"), "make export CHECKPOINT=...")
 
 
-def read_manifest(path: Path, model: str) -> dict[str, Any]:
+def read_json(path: Path, model: str) -> dict[str, Any]:
     try:
-        manifest = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except (OSError, ValueError):
-        manifest = None
-    if not isinstance(manifest, dict):
-        raise ServeError(f"the manifest.json of {model} is missing or damaged: make export CHECKPOINT=...")
-    return manifest
+        content = None
+    if not isinstance(content, dict):
+        raise ServeError(f"the {path.name} of {model} is missing or damaged: make export CHECKPOINT=...")
+    return content
+
+
+def check_version(found: object, model: str) -> None:
+    """A repository that is mounted into a newer image, say, has configurations and graphs that fit an older one."""
+    if found != VERSION:
+        maker = f"version {found}" if found else "a version before 0.1.0"
+        raise ServeError(
+            f"the model repository has {model} of {maker}, and this is version {VERSION}: take the model_repository of "
+            f"this version and export into it again (make export CHECKPOINT=...), or start the version that made it"
+        )
 
 
 def compare(path: Path, model: str, expected: object, target: str) -> None:

@@ -191,7 +191,7 @@ def test_health(triton, capsys):
 
 
 def test_a_model_that_does_not_segment_is_not_healthy(triton, capsys):
-    triton.failures["liver"] = triton.failures["crash"]
+    triton.failures["liver"] = triton.failures["body"] = triton.failures["crash"]
     assert main(["health"]) == 3
     output = capsys.readouterr()
     assert "medimageparse_3d: not ready\nmedimageparse: not ready\n" in output.out

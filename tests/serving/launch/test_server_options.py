@@ -1,4 +1,4 @@
-"""What serve.py decides about addresses, the operator's key and TLS before it starts anything."""
+"""What the launcher decides about addresses, the operator's key and TLS before it starts anything."""
 
 import re
 import subprocess

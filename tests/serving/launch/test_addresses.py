@@ -1,4 +1,4 @@
-"""Which ports and addresses serve.py takes, and what it says of others."""
+"""Which ports and addresses the launcher takes, and what it says of others."""
 
 import os
 import re
