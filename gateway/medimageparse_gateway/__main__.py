@@ -1,7 +1,6 @@
 """python -m medimageparse_gateway: starts the gateway, or makes a key for a caller."""
 
 import argparse
-import asyncio
 import hashlib
 import secrets
 import socket
@@ -9,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvicorn
-
+from medimageparse_gateway import log
 from medimageparse_gateway.app import build_app
+from medimageparse_gateway.connections import server_of
 from medimageparse_gateway.settings import Settings, SettingsError, read_settings
 
 
@@ -52,12 +51,18 @@ def make_key(arguments: Sequence[str]) -> int:
 def serve(settings: Settings) -> int:
     """Listens until SIGTERM or Ctrl-C; requests under way are answered first."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    try:
+        server = server_of(build_app(settings), settings)
+        server.config.load()  # reads the certificate
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"it does not start: {error}") from None
+    log.set_up()
+    host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
     scheme, port = "https" if settings.tls_certificate else "http", listener.getsockname()[1]
-    config = uvicorn.Config(build_app(settings), http="h11", ws="none", access_log=False, log_level="warning")
-    sys.stdout.write(f"ready: {scheme}://{settings.host}:{port}\n")
+    sys.stdout.write(f"ready: {scheme}://{host}:{port}\n")
     sys.stdout.flush()
-    asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
+    server.run([listener])
     return 0
 
 

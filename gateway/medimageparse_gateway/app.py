@@ -5,34 +5,54 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
+from starlette.types import Scope
 
+from medimageparse_gateway import rest
+from medimageparse_gateway.bodies import Bodies
+from medimageparse_gateway.doors import Doors
 from medimageparse_gateway.errors import HttpError, TritonError, error_response, response_of
+from medimageparse_gateway.metrics import Metrics, metrics
 from medimageparse_gateway.settings import Settings
-from medimageparse_gateway.triton import Triton
+from medimageparse_gateway.triton import Triton, connect
+from medimageparse_gateway.watch import Watch
 
 
 def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
-    """The ASGI application; handlers find `triton` and `settings` in `request.app.state`."""
-    connection = triton or connect(settings)
+    """The ASGI application; handlers find `triton`, `settings` and `metrics` in `request.app.state`."""
+    connection, counters = triton or connect(settings.triton, settings.triton_ca), Metrics()
+    routes: list[BaseRoute] = [
+        Route("/", healthy),
+        Route("/ready", ready),
+        Route("/metrics", metrics),
+        *rest.routes(),
+    ]
+    paths = {getattr(route, "path", "") for route in routes}
+
+    def route_of(scope: Scope) -> str:
+        """The route for log and metrics; a path that is none of ours is the caller's own words."""
+        return scope["path"] if scope["path"] in paths else "other"
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await connection.close()
 
-    app = Starlette(routes=[Route("/", healthy), Route("/ready", ready)], lifespan=lifespan)
-    app.state.settings, app.state.triton = settings, connection
-    app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_exception_handler(HttpError, on_error)
-    app.add_exception_handler(TritonError, on_error)
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        middleware=[
+            Middleware(Watch, metrics=counters, route_of=route_of),
+            Middleware(Doors, settings=settings),
+            Middleware(Bodies, settings=settings, gauge=counters.held),
+        ],
+        exception_handlers={HTTPException: on_http_exception, HttpError: on_error, TritonError: on_error},
+    )
+    app.state.settings, app.state.triton, app.state.metrics = settings, connection, counters
     return app
-
-
-def connect(settings: Settings) -> Triton:
-    return Triton(settings.triton)
 
 
 async def healthy(request: Request) -> Response:
@@ -41,6 +61,7 @@ async def healthy(request: Request) -> Response:
 
 
 async def ready(request: Request) -> Response:
+    """A model takes requests now."""
     if await request.app.state.triton.ready():
         return PlainTextResponse("Ready")
     return error_response(503, "no model takes requests now")
@@ -48,6 +69,7 @@ async def ready(request: Request) -> Response:
 
 async def on_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HttpError | TritonError)
+    request.scope["reason"] = error.kind if isinstance(error, TritonError) else error.reason
     return response_of(error)
 
 

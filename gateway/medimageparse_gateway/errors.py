@@ -24,11 +24,11 @@ FAULT = "the gateway failed; its log says where"
 
 
 class HttpError(Exception):
-    """Ends a request with a status and a sentence for the caller."""
+    """Ends a request with a status and a sentence for the caller; `reason` is for the log and the metrics."""
 
-    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, sentence: str, headers: Mapping[str, str] | None = None, reason: str = "") -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.headers = status, sentence, dict(headers or {})
+        self.status, self.sentence, self.headers, self.reason = status, sentence, dict(headers or {}), reason
 
 
 class TritonError(Exception):

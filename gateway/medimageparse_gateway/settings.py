@@ -23,6 +23,7 @@ from typing import Any
 from medimageparse_client.connection import is_this_machine
 
 MIB = 2**20
+COUNTS = ("max_body_bytes", "max_held_bytes", "max_connections", "requests_at_once")
 
 
 class SettingsError(Exception):
@@ -53,7 +54,8 @@ class Settings:
 
     triton: "host:port" of gRPC; with TLS "grpcs://host:port", and `triton_ca` names the authority's PEM file
     max_body_bytes: of one request; max_held_bytes: of all that are being read or worked on
-    timeout_s: for the model's answer, queue included
+    requests_at_once: of all callers together
+    timeout_s: for the model's answer, queue included; the others: connections.py and bodies.py
     """
 
     host: str = "127.0.0.1"
@@ -66,6 +68,7 @@ class Settings:
     max_body_bytes: int = 1024 * MIB
     max_held_bytes: int = 2048 * MIB
     max_connections: int = 1000
+    requests_at_once: int = 256
     timeout_s: float = 600.0
     tls_timeout_s: float = 10.0
     header_timeout_s: float = 20.0
@@ -80,7 +83,7 @@ class Settings:
             raise SettingsError("tls_certificate and tls_key go together")
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name.startswith("max_") and value < 1 or field.name.endswith("_s") and not 0 < value < 1e6:
+            if field.name in COUNTS and value < 1 or field.name.endswith("_s") and not 0 < value < 1e6:
                 raise SettingsError(f"{field.name} is above 0")
         if len({key.name for key in self.keys}) < len(self.keys):
             raise SettingsError("two keys have one name")

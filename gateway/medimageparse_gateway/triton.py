@@ -3,12 +3,14 @@
 import asyncio
 import math
 import struct
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 import numpy as np
+from medimageparse_client.client import split_url
 from medimageparse_client.connection import channel_options
 from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, STEP_DIED, WAITED_TOO_LONG
 from medimageparse_contract.models import PUBLIC_MODELS
@@ -86,7 +88,7 @@ class Triton:
         *,
         timeout_s: float,
         request_id: str = "",
-    ) -> AsyncIterator[Arrays]:
+    ) -> AsyncGenerator[Arrays, None]:
         """The responses of a decoupled model, each with the outputs that it has. Closing it cancels the work."""
         request = await asyncio.to_thread(encode_request, model, inputs, outputs, timeout_s, request_id)
         with errors_translated():
@@ -117,6 +119,15 @@ class Triton:
     async def ready(self) -> bool:
         """Whether any public model takes requests; a server may serve only one."""
         return any((await self.models()).values())
+
+
+def connect(url: str, ca: str = "") -> Triton:
+    """For "host:port", or with TLS "grpcs://host:port"; ValueError or OSError say what is wrong."""
+    _, address, is_encrypted = split_url(url, "grpc")
+    if not is_encrypted:
+        return Triton(address)
+    authority = Path(ca).read_bytes() if ca else None  # without it, the well-known ones
+    return Triton(address, grpc.ssl_channel_credentials(authority))
 
 
 async def _one(request: bytes) -> AsyncIterator[bytes]:

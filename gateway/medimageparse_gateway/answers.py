@@ -1,0 +1,72 @@
+"""The forms that an answer has: media type -> what the model is asked for, and how the file is made of it.
+
+A new form is a new row. Makers run in a thread.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from medimageparse_client.image import EncodedImage
+from medimageparse_client.image_segmentation import ImageSegmentation, decode_image_answer
+
+from medimageparse_gateway.errors import HttpError
+from medimageparse_gateway.forms import Form
+from medimageparse_gateway.triton import Arrays
+
+EVENT_STREAM = "text/event-stream"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """outputs: of the model; make: the bytes of the answer; file: its usual name."""
+
+    outputs: tuple[str, ...]
+    make: Callable[[Form, Arrays], bytes]
+    file: str
+
+
+def report_of(form: Form, arrays: Arrays) -> bytes:
+    report: bytes = arrays["report"].item()
+    return report
+
+
+def nifti_of(form: Form, arrays: Arrays) -> bytes:
+    return base64.b64decode(json.loads(arrays["nifti_file"].item())["data"])
+
+
+def image_of(form: Form, arrays: Arrays) -> ImageSegmentation:
+    """As our client gives it."""
+    return decode_image_answer(
+        tuple(form.prompts) or None,
+        EncodedImage(bytes(form.image)),
+        image_features=arrays["image_features"].item(),
+        categories=tuple(category.decode() for category in arrays["text_features"]),
+        report=arrays["report"].item(),
+    )
+
+
+def png_of(form: Form, arrays: Arrays) -> bytes:
+    try:
+        return image_of(form, arrays).to_bytes(".png")
+    except ValueError as error:
+        raise HttpError(400, str(error).replace("save as .npz", "accept application/x-npz")) from None
+
+
+def npz_of(form: Form, arrays: Arrays) -> bytes:
+    return image_of(form, arrays).to_bytes(".npz")
+
+
+REPORT = Answer(("report",), report_of, "report.json")
+IMAGE_OUTPUTS = ("image_features", "text_features", "report")
+# the first is the usual one
+VOLUME_ANSWERS: Mapping[str, Answer] = {
+    "application/gzip": Answer(("nifti_file",), nifti_of, "labels.nii.gz"),
+    "application/json": REPORT,
+}
+IMAGE_ANSWERS: Mapping[str, Answer] = {
+    "image/png": Answer(IMAGE_OUTPUTS, png_of, "labels.png"),
+    "application/json": REPORT,
+    "application/x-npz": Answer(IMAGE_OUTPUTS, npz_of, "masks.npz"),
+}

@@ -1,0 +1,106 @@
+"""Connections to people who take their time, or more than their share: the time-outs that uvicorn lacks.
+
+A TLS hello, a head of a request and a body that is not read to its end each have their time; an answer must be taken
+with some speed; there are so many connections and not more. Bodies that are read have theirs in bodies.py.
+"""
+
+import asyncio
+import json
+import socket
+import time
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from medimageparse_gateway.errors import error_body
+from medimageparse_gateway.settings import Settings
+
+SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
+
+
+def server_of(app: Any, settings: Settings) -> "WatchedServer":
+    config = uvicorn.Config(
+        app,
+        http=WatchedProtocol,
+        ws="none",
+        log_config=None,  # log.py's
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who calls is told by keys, not by what a header says
+        ssl_certfile=settings.tls_certificate or None,
+        ssl_keyfile=settings.tls_key or None,
+        timeout_graceful_shutdown=round(settings.stop_timeout_s),
+    )
+    return WatchedServer(config, settings)
+
+
+class WatchedProtocol(H11Protocol):
+    """A connection that is looked after once a second."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.idle_since_s = self.taken_since_s = time.monotonic()
+        self.left_bytes = 0
+
+    def on_response_complete(self) -> None:
+        self.idle_since_s = time.monotonic()
+        super().on_response_complete()
+
+    def look(self, settings: Settings) -> None:
+        """Ends the connection if there is no whole request on it for too long, or nobody takes the answer."""
+        now_s, unsent_bytes = time.monotonic(), self.transport.get_write_buffer_size()
+        if unsent_bytes > self.left_bytes or unsent_bytes <= max(self.left_bytes - SLOWEST_BYTES, 0):
+            self.taken_since_s, self.left_bytes = now_s, unsent_bytes
+        is_idle = not unsent_bytes and (self.cycle is None or self.cycle.response_complete)
+        is_stuck = unsent_bytes and now_s - self.taken_since_s > settings.pause_timeout_s
+        if is_stuck or is_idle and now_s - self.idle_since_s > settings.header_timeout_s:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is not HTTP, in the form of all our errors, and closes."""
+        body = json.dumps(error_body(400, "this is not a valid HTTP request")).encode()
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), ("connection", "close")]
+        try:
+            events = (h11.Response(status_code=400, headers=headers), h11.Data(data=body), h11.EndOfMessage())
+            self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
+        except h11.LocalProtocolError:  # there is an answer already
+            pass
+        self.transport.close()
+
+
+class WatchedServer(uvicorn.Server):
+    """uvicorn's server, with a time for the TLS hello, a limit of connections, and an eye on them."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self.settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.lifespan.startup()
+        tls, tls_timeout_s = self.config.ssl, self.settings.tls_timeout_s if self.config.ssl else None
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(self.protocol, sock=listener, ssl=tls, ssl_handshake_timeout=tls_timeout_s)
+            for listener in sockets or []
+        ]
+        self.started = True
+
+    def protocol(self) -> asyncio.Protocol:
+        if len(self.server_state.connections) >= self.settings.max_connections:
+            return Closed()
+        return WatchedProtocol(self.config, self.server_state, self.lifespan.state)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:  # a second
+            for connection in list(self.server_state.connections):
+                connection.look(self.settings)  # type: ignore[union-attr]
+        return await super().on_tick(counter)
+
+
+class Closed(asyncio.Protocol):
+    """For whoever comes when all connections are taken."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.abort()  # type: ignore[attr-defined]

@@ -1,0 +1,86 @@
+"""Server-sent events of a 3D request: slices done, then the result or the error.
+
+sse-starlette would do the framing, but it ends streams at SIGTERM, when what is under way is to end by itself.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+
+from medimageparse_gateway.answers import EVENT_STREAM
+from medimageparse_gateway.errors import STATUS_OF_KIND, TritonError
+from medimageparse_gateway.triton import Arrays, Triton, Value
+
+KEEP_ALIVE_S, KEEP_ALIVE = 10.0, b": still at work\n\n"
+OUTPUTS = ("nifti_file", "report")
+
+
+def stream_response(request: Request, model: str, inputs: Mapping[str, Value]) -> StreamingResponse:
+    """The events of one request. Starlette closes them when the caller hangs up, and that ends the model's work."""
+    triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
+    stream = keeping_alive(events(request, triton, model, inputs, timeout_s), KEEP_ALIVE_S)
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
+    return StreamingResponse(stream, media_type=EVENT_STREAM, headers=headers)
+
+
+async def events(
+    request: Request, triton: Triton, model: str, inputs: Mapping[str, Value], timeout_s: float
+) -> AsyncGenerator[bytes, None]:
+    try:
+        async with aclosing(responses(triton, model, inputs, timeout_s)) as answers:
+            async for arrays in answers:
+                yield await asyncio.to_thread(event_of, arrays)
+    except TritonError as error:
+        request.scope["reason"] = error.kind
+        yield event("error", {"code": STATUS_OF_KIND[error.kind], "message": error.sentence})
+
+
+async def responses(
+    triton: Triton, model: str, inputs: Mapping[str, Value], timeout_s: float
+) -> AsyncGenerator[Arrays, None]:
+    """Those of the model's decoupled twin; a server without it gives the result alone."""
+    twin = f"{model}_stream"
+    if not await triton.has(twin):
+        yield await triton.infer(model, inputs, OUTPUTS, timeout_s=timeout_s)
+        return
+    async with aclosing(triton.stream(twin, inputs, ("progress", *OUTPUTS), timeout_s=timeout_s)) as answers:
+        async for arrays in answers:
+            yield arrays
+
+
+def event_of(arrays: Arrays) -> bytes:
+    if "progress" in arrays:
+        return event("progress", json.loads(arrays["progress"].item()))
+    labels = json.loads(arrays["nifti_file"].item())["data"]
+    return event("result", {"report": json.loads(arrays["report"].item()), "labels": labels})
+
+
+def event(name: str, data: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+async def keeping_alive(source: AsyncGenerator[bytes, None], every_s: float) -> AsyncIterator[bytes]:
+    """What `source` yields, and a comment whenever it is silent for so long: proxies end silent connections."""
+    async with aclosing(source):
+        coming: asyncio.Future[bytes] | None = None
+        try:
+            while True:
+                coming = coming or asyncio.ensure_future(anext(source))
+                await asyncio.wait((coming,), timeout=every_s)
+                if not coming.done():
+                    yield KEEP_ALIVE
+                    continue
+                try:
+                    piece = coming.result()
+                except StopAsyncIteration:
+                    return
+                coming = None
+                yield piece
+        finally:
+            if coming is not None and not coming.done():
+                coming.cancel()
+                await asyncio.wait((coming,))
