@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from medimageparse_client.image import EncodedImage
-from medimageparse_client.image_segmentation import ImageSegmentation, decode_image_answer
+from medimageparse_client.formats.picture import EncodedImage
+from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation, decode_image_answer
 
 from medimageparse_gateway.errors import HttpError
 from medimageparse_gateway.forms import Form
@@ -33,7 +33,7 @@ def report_of(form: Form, arrays: Arrays) -> bytes:
 
 
 def nifti_of(form: Form, arrays: Arrays) -> bytes:
-    return base64.b64decode(json.loads(arrays["nifti_file"].item())["data"])
+    return base64.b64decode(json.loads(arrays["nifti_file"].item())["data"], validate=True)
 
 
 def image_of(form: Form, arrays: Arrays) -> ImageSegmentation:
@@ -48,10 +48,10 @@ def image_of(form: Form, arrays: Arrays) -> ImageSegmentation:
 
 
 def png_of(form: Form, arrays: Arrays) -> bytes:
-    try:
-        return image_of(form, arrays).to_bytes(".png")
-    except ValueError as error:
-        raise HttpError(400, str(error).replace("save as .npz", "accept application/x-npz")) from None
+    result = image_of(form, arrays)
+    if len(result.prompts) > MAX_LABEL:
+        raise HttpError(400, f"a PNG holds {MAX_LABEL} labels; ask for fewer, or accept application/x-npz")
+    return result.to_bytes(".png")
 
 
 def npz_of(form: Form, arrays: Arrays) -> bytes:

@@ -5,11 +5,12 @@ sse-starlette would do the framing, but it ends streams at SIGTERM, when what is
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from medimageparse_gateway.answers import EVENT_STREAM
 from medimageparse_gateway.errors import STATUS_OF_KIND, TritonError
@@ -19,12 +20,18 @@ KEEP_ALIVE_S, KEEP_ALIVE = 10.0, b": still at work\n\n"
 OUTPUTS = ("nifti_file", "report")
 
 
-def stream_response(request: Request, model: str, inputs: Mapping[str, Value]) -> StreamingResponse:
-    """The events of one request. Starlette closes them when the caller hangs up, and that ends the model's work."""
-    triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
-    stream = keeping_alive(events(request, triton, model, inputs, timeout_s), KEEP_ALIVE_S)
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
-    return StreamingResponse(stream, media_type=EVENT_STREAM, headers=headers)
+class EventStream(StreamingResponse):
+    """The events of one request. When the caller hangs up they are closed, and that ends the model's work."""
+
+    def __init__(self, request: Request, model: str, inputs: Mapping[str, Value]) -> None:
+        triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
+        self.events = keeping_alive(events(request, triton, model, inputs, timeout_s), KEEP_ALIVE_S)
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
+        super().__init__(self.events, media_type=EVENT_STREAM, headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self.events):
+            await super().__call__(scope, receive, send)
 
 
 async def events(
@@ -63,7 +70,7 @@ def event(name: str, data: object) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-async def keeping_alive(source: AsyncGenerator[bytes, None], every_s: float) -> AsyncIterator[bytes]:
+async def keeping_alive(source: AsyncGenerator[bytes, None], every_s: float) -> AsyncGenerator[bytes, None]:
     """What `source` yields, and a comment whenever it is silent for so long: proxies end silent connections."""
     async with aclosing(source):
         coming: asyncio.Future[bytes] | None = None

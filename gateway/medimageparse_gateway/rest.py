@@ -18,7 +18,7 @@ from medimageparse_gateway.answers import EVENT_STREAM, IMAGE_ANSWERS, VOLUME_AN
 from medimageparse_gateway.errors import HttpError, TritonError
 from medimageparse_gateway.forms import Form, read_form
 from medimageparse_gateway.hangup import run_unless_hung_up
-from medimageparse_gateway.progress import stream_response
+from medimageparse_gateway.progress import EventStream
 from medimageparse_gateway.triton import SENTENCES, Value
 
 NO_STORE = {"cache-control": "no-store"}
@@ -55,7 +55,7 @@ async def volumes(request: Request) -> Response:
         raise HttpError(400, "the form has no prompt; send at least one: curl -F prompt=liver")
     inputs = inputs_of(form, VOLUME_OPTIONS) | {"output": "nifti_file"}
     if media == EVENT_STREAM:
-        return stream_response(request, MODEL_3D, inputs)
+        return EventStream(request, MODEL_3D, inputs)
     return await answer(request, MODEL_3D, form, inputs, media, VOLUME_ANSWERS[media])
 
 
@@ -119,5 +119,5 @@ async def list_models(request: Request) -> Response:
     """Which models take requests now, and the limits of this gateway."""
     state = request.app.state
     limits = {"max_body_bytes": state.settings.max_body_bytes, "timeout_s": state.settings.timeout_s}
-    models = [{"name": name, "ready": ready} for name, ready in (await state.triton.models()).items()]
+    models = [{"name": name, "ready": ready} for name, ready in (await state.triton.models_ready()).items()]
     return JSONResponse({"models": models, "limits": limits}, headers=NO_STORE)

@@ -103,7 +103,7 @@ class Triton:
             finally:
                 call.cancel()
 
-    async def models(self) -> dict[str, bool]:
+    async def models_ready(self) -> dict[str, bool]:
         """Whether each public model takes requests now; all False where there is no server."""
         return dict(zip(PUBLIC_MODELS, await asyncio.gather(*map(self.has, PUBLIC_MODELS)), strict=True))
 
@@ -118,7 +118,7 @@ class Triton:
 
     async def ready(self) -> bool:
         """Whether any public model takes requests; a server may serve only one."""
-        return any((await self.models()).values())
+        return any((await self.models_ready()).values())
 
 
 def connect(url: str, ca: str = "") -> Triton:
