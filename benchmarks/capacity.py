@@ -2,7 +2,7 @@
 
 A volume goes through medimageparse_3d as its config.pbtxt says: the bounded queue, so many volumes at a time, so many
 windows of each on the machine's cores or GPUs. Arrivals are Poisson's. With --at-most the number of machines follows
-the volumes that wait, as Kubernetes' HPA does. CAPACITY.md says how to read the rows.
+the volumes that wait, as Kubernetes' HPA does. docs/capacity.md says how to read the rows.
 """
 
 import argparse

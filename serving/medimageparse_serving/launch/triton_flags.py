@@ -12,7 +12,7 @@ from medimageparse_serving.launch.leftovers import SHM
 RESTRICTED_APIS = "model-repository,shared-memory,statistics,trace,logging"
 ADMIN_HEADER, ADMIN_KEY = "admin-key", "MEDIMAGEPARSE_ADMIN_KEY"
 EXIT_TIMEOUT_S = 10  # for requests under way; an HTTP connection that a client left open uses it up too
-# Features pass from encoder to decoder in it; what does not fit goes through the host's memory: deploy/gpu.md.
+# Features pass from encoder to decoder in it; what does not fit goes through the host's memory: docs/gpu.md.
 CUDA_POOL_BYTES = 2 * 2**30
 KEEPALIVE_FLAGS = (
     # Otherwise a client that pings more than twice in five minutes without data is cut off: "Too many pings".
