@@ -1,0 +1,50 @@
+"""/viewer: one page that shows masks in a browser. It asks /v1 as every other caller does, and works offline."""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+HERE = Path(__file__).parent
+# NiiVue writes inline styles and has its pictures as data: addresses; scripts are those of this folder and no others
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",  # kept, but asked about each time: another version of the gateway has another page
+}
+
+
+class Files(StaticFiles):
+    """The page's scripts, style and phantoms, with the headers of the page."""
+
+    def file_response(self, *args: object, **options: object) -> Response:
+        response = super().file_response(*args, **options)  # type: ignore[arg-type]
+        response.headers.update(HEADERS)
+        return response
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        Route("/viewer", page),
+        Route("/viewer/", without_slash),
+        Mount("/viewer", Files(directory=HERE / "files")),
+    ]
+
+
+async def page(request: Request) -> Response:
+    return FileResponse(HERE / "index.html", headers=HEADERS)
+
+
+async def without_slash(request: Request) -> Response:
+    """The page's own addresses are relative, so that it works behind any prefix of a proxy."""
+    return RedirectResponse("../viewer")
