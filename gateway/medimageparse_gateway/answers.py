@@ -8,12 +8,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from medimageparse_client.errors import ServerError
 from medimageparse_client.formats.picture import EncodedImage
 from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation, decode_image_answer
 
-from medimageparse_gateway.errors import HttpError
+from medimageparse_gateway.errors import HttpError, TritonError
 from medimageparse_gateway.forms import Form
-from medimageparse_gateway.triton import Arrays
+from medimageparse_gateway.triton import SENTENCES, Arrays
 
 EVENT_STREAM = "text/event-stream"
 
@@ -25,6 +26,13 @@ class Answer:
     outputs: tuple[str, ...]
     make: Callable[[Form, Arrays], bytes]
     file: str
+
+    def made_of(self, form: Form, arrays: Arrays) -> bytes:
+        """`make`, with an answer that no model of ours gives as TritonError."""
+        try:
+            return self.make(form, arrays)
+        except (ServerError, KeyError, TypeError, ValueError):
+            raise TritonError("internal", SENTENCES["internal"]) from None
 
 
 def report_of(form: Form, arrays: Arrays) -> bytes:

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from medimageparse_gateway import rest
+from medimageparse_gateway import rest, viewer
 from medimageparse_gateway.bodies import Bodies
 from medimageparse_gateway.doors import Doors
 from medimageparse_gateway.errors import HttpError, TritonError, error_response, response_of
@@ -29,6 +29,7 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         Route("/ready", ready),
         Route("/metrics", metrics),
         *rest.routes(),
+        *viewer.routes(),
     ]
     paths = {getattr(route, "path", "") for route in routes}
 

@@ -1,9 +1,10 @@
-"""Server-sent events of a 3D request: slices done, then the result or the error.
+"""Server-sent events of a request: slices done (3D), then the result or the error.
 
 sse-starlette would do the framing, but it ends streams at SIGTERM, when what is under way is to end by itself.
 """
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -12,20 +13,22 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from medimageparse_gateway.answers import EVENT_STREAM
-from medimageparse_gateway.errors import STATUS_OF_KIND, TritonError
+from medimageparse_gateway.answers import EVENT_STREAM, Answer
+from medimageparse_gateway.errors import STATUS_OF_KIND, HttpError, TritonError
+from medimageparse_gateway.forms import Form
 from medimageparse_gateway.triton import Arrays, Triton, Value
 
 KEEP_ALIVE_S, KEEP_ALIVE = 10.0, b": still at work\n\n"
-OUTPUTS = ("nifti_file", "report")
 
 
 class EventStream(StreamingResponse):
-    """The events of one request. When the caller hangs up they are closed, and that ends the model's work."""
+    """The events of one request. When the caller hangs up they are closed, and that ends the model's work.
 
-    def __init__(self, request: Request, model: str, inputs: Mapping[str, Value]) -> None:
-        triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
-        self.events = keeping_alive(events(request, triton, model, inputs, timeout_s), KEEP_ALIVE_S)
+    labels: the form that the label map has in the result
+    """
+
+    def __init__(self, request: Request, model: str, inputs: Mapping[str, Value], form: Form, labels: Answer) -> None:
+        self.events = keeping_alive(events(request, model, inputs, form, labels), KEEP_ALIVE_S)
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}  # nginx would hold events back
         super().__init__(self.events, media_type=EVENT_STREAM, headers=headers)
 
@@ -35,35 +38,40 @@ class EventStream(StreamingResponse):
 
 
 async def events(
-    request: Request, triton: Triton, model: str, inputs: Mapping[str, Value], timeout_s: float
+    request: Request, model: str, inputs: Mapping[str, Value], form: Form, labels: Answer
 ) -> AsyncGenerator[bytes, None]:
+    triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
+    outputs = tuple(dict.fromkeys((*labels.outputs, "report")))
     try:
-        async with aclosing(responses(triton, model, inputs, timeout_s)) as answers:
+        async with aclosing(responses(triton, model, inputs, outputs, timeout_s)) as answers:
             async for arrays in answers:
-                yield await asyncio.to_thread(event_of, arrays)
+                yield await asyncio.to_thread(event_of, arrays, form, labels)
     except TritonError as error:
         request.scope["reason"] = error.kind
         yield event("error", {"code": STATUS_OF_KIND[error.kind], "message": error.sentence})
+    except HttpError as error:
+        request.scope["reason"] = error.reason
+        yield event("error", {"code": error.status, "message": error.sentence})
 
 
 async def responses(
-    triton: Triton, model: str, inputs: Mapping[str, Value], timeout_s: float
+    triton: Triton, model: str, inputs: Mapping[str, Value], outputs: tuple[str, ...], timeout_s: float
 ) -> AsyncGenerator[Arrays, None]:
     """Those of the model's decoupled twin; a server without it gives the result alone."""
     twin = f"{model}_stream"
     if not await triton.has(twin):
-        yield await triton.infer(model, inputs, OUTPUTS, timeout_s=timeout_s)
+        yield await triton.infer(model, inputs, outputs, timeout_s=timeout_s)
         return
-    async with aclosing(triton.stream(twin, inputs, ("progress", *OUTPUTS), timeout_s=timeout_s)) as answers:
+    async with aclosing(triton.stream(twin, inputs, ("progress", *outputs), timeout_s=timeout_s)) as answers:
         async for arrays in answers:
             yield arrays
 
 
-def event_of(arrays: Arrays) -> bytes:
+def event_of(arrays: Arrays, form: Form, labels: Answer) -> bytes:
     if "progress" in arrays:
         return event("progress", json.loads(arrays["progress"].item()))
-    labels = json.loads(arrays["nifti_file"].item())["data"]
-    return event("result", {"report": json.loads(arrays["report"].item()), "labels": labels})
+    file = base64.b64encode(labels.made_of(form, arrays)).decode()
+    return event("result", {"report": json.loads(arrays["report"].item()), "labels": file})
 
 
 def event(name: str, data: object) -> bytes:

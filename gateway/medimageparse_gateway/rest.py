@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from medimageparse_client.client import check_prompts, encode_prompts
-from medimageparse_client.errors import InvalidRequest, ServerError
+from medimageparse_client.errors import InvalidRequest
 from medimageparse_contract.catalogue import Model, structures
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from starlette.requests import Request
@@ -15,11 +15,11 @@ from starlette.routing import Route
 
 from medimageparse_gateway.accept import choose
 from medimageparse_gateway.answers import EVENT_STREAM, IMAGE_ANSWERS, VOLUME_ANSWERS, Answer
-from medimageparse_gateway.errors import HttpError, TritonError
+from medimageparse_gateway.errors import HttpError
 from medimageparse_gateway.forms import Form, read_form
 from medimageparse_gateway.hangup import run_unless_hung_up
 from medimageparse_gateway.progress import EventStream
-from medimageparse_gateway.triton import SENTENCES, Value
+from medimageparse_gateway.triton import Value
 
 NO_STORE = {"cache-control": "no-store"}
 
@@ -54,18 +54,16 @@ async def volumes(request: Request) -> Response:
     if not form.prompts:
         raise HttpError(400, "the form has no prompt; send at least one: curl -F prompt=liver")
     inputs = inputs_of(form, VOLUME_OPTIONS) | {"output": "nifti_file"}
-    if media == EVENT_STREAM:
-        return EventStream(request, MODEL_3D, inputs)
-    return await answer(request, MODEL_3D, form, inputs, media, VOLUME_ANSWERS[media])
+    return await answer(request, MODEL_3D, form, inputs, media, VOLUME_ANSWERS)
 
 
 async def images(request: Request) -> Response:
     """Segments a PNG or JPEG picture, or recognizes what is in it."""
-    media = choose(request.headers.get("accept", ""), tuple(IMAGE_ANSWERS))
+    media = choose(request.headers.get("accept", ""), (*IMAGE_ANSWERS, EVENT_STREAM))
     form = await read_form(request, IMAGE_OPTIONS)
     if not form.prompts and "image_type" not in form.options:
         raise HttpError(400, "there is nothing to look for; send prompts, or image_type for all it has")
-    return await answer(request, MODEL_2D, form, inputs_of(form, IMAGE_OPTIONS), media, IMAGE_ANSWERS[media])
+    return await answer(request, MODEL_2D, form, inputs_of(form, IMAGE_OPTIONS), media, IMAGE_ANSWERS)
 
 
 def inputs_of(form: Form, options: Mapping[str, Reader]) -> dict[str, Value]:
@@ -87,18 +85,18 @@ def inputs_of(form: Form, options: Mapping[str, Reader]) -> dict[str, Value]:
 
 
 async def answer(
-    request: Request, model: str, form: Form, inputs: Mapping[str, Value], media: str, wanted: Answer
+    request: Request, model: str, form: Form, inputs: Mapping[str, Value], media: str, answers: Mapping[str, Answer]
 ) -> Response:
     """Asks the model and makes the file; both end when the caller hangs up."""
+    if media == EVENT_STREAM:
+        return EventStream(request, model, inputs, form, next(iter(answers.values())))
+    wanted = answers[media]
 
     async def work() -> bytes:
         arrays = await request.app.state.triton.infer(
             model, inputs, wanted.outputs, timeout_s=request.app.state.settings.timeout_s
         )
-        try:
-            return await asyncio.to_thread(wanted.make, form, arrays)
-        except (ServerError, KeyError, TypeError, ValueError):  # an answer that no model of ours gives
-            raise TritonError("internal", SENTENCES["internal"]) from None
+        return await asyncio.to_thread(wanted.made_of, form, arrays)
 
     content = await run_unless_hung_up(request, work())
     headers = {**NO_STORE, "content-disposition": f'attachment; filename="{wanted.file}"'}

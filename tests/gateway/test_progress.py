@@ -53,6 +53,21 @@ def test_a_server_without_the_decoupled_model_gives_the_result_alone(gateway, vo
     assert result["labels"]
 
 
+def test_a_picture_has_its_result_as_an_event(gateway, picture_file):
+    form = {"files": {"image": picture_file}, "data": {"prompt": ["left lung"]}}
+    ((name, result),) = events_of(gateway.http.post("/v1/images", headers=ACCEPT, **form).text)
+    assert name == "result"
+    assert result["report"]["prompts"][0]["text"] == "left lung"
+    assert base64.b64decode(result["labels"]) == gateway.http.post("/v1/images", **form).content
+
+
+def test_what_a_label_map_cannot_hold_is_an_error_event(gateway, picture_file):
+    form = {"files": {"image": picture_file}, "data": {"prompt": [f"p{k}" for k in range(256)]}}
+    ((name, error),) = events_of(gateway.http.post("/v1/images", headers=ACCEPT, **form).text)
+    assert (name, error["code"]) == ("error", 400)
+    assert "255 labels" in error["message"]
+
+
 @pytest.mark.parametrize("slices", [None, 2])
 def test_a_refusal_is_the_last_event(before, volume_file, slices):
     error = TritonError("invalid_argument", "send another")

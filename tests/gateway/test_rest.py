@@ -107,7 +107,7 @@ def test_accept_chooses_the_form_of_the_answer(gateway, file_of, path, accept, m
 
 @pytest.mark.parametrize(
     ("path", "accept"),
-    [(VOLUMES, "image/png"), (VOLUMES, "*/*;q=0"), (IMAGES, "text/event-stream"), (IMAGES, "image/png;q=many")],
+    [(VOLUMES, "image/png"), (VOLUMES, "*/*;q=0"), (IMAGES, "application/gzip"), (IMAGES, "image/png;q=many")],
 )
 def test_a_form_that_there_is_not_is_406_and_lists_those_there_are(gateway, file_of, path, accept):
     answer = post(gateway, path, file_of[path], accept=accept)

@@ -1,10 +1,11 @@
 """/viewer: one page that shows masks in a browser. It asks /v1 as every other caller does, and works offline."""
 
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 HERE = Path(__file__).parent
@@ -25,19 +26,24 @@ HEADERS = {
 
 
 class Files(StaticFiles):
-    """The page's scripts, style and phantoms, with the headers of the page."""
+    """The page's files, with the headers of the page."""
 
-    def file_response(self, *args: object, **options: object) -> Response:
-        response = super().file_response(*args, **options)  # type: ignore[arg-type]
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
         response.headers.update(HEADERS)
         return response
 
 
-def routes() -> list[BaseRoute]:
+FILES = Files(directory=HERE / "files")
+
+
+def routes() -> list[Route]:
+    """A route for each file, so that nothing else in this folder can be asked for."""
+    names = sorted(file.name for file in (HERE / "files").iterdir())
     return [
         Route("/viewer", page),
         Route("/viewer/", without_slash),
-        Mount("/viewer", Files(directory=HERE / "files")),
+        *(Route(f"/viewer/{name}", file) for name in names),
     ]
 
 
@@ -45,6 +51,10 @@ async def page(request: Request) -> Response:
     return FileResponse(HERE / "index.html", headers=HEADERS)
 
 
+async def file(request: Request) -> Response:
+    return await FILES.get_response(request.url.path.rpartition("/")[2], request.scope)
+
+
 async def without_slash(request: Request) -> Response:
-    """The page's own addresses are relative, so that it works behind any prefix of a proxy."""
+    """The addresses in the page are relative, so that it works behind any prefix of a proxy."""
     return RedirectResponse("../viewer")
