@@ -11,15 +11,15 @@ from pathlib import Path
 from medimageparse_gateway import log
 from medimageparse_gateway.app import build_app
 from medimageparse_gateway.connections import server_of
-from medimageparse_gateway.settings import Settings, SettingsError, read_settings
+from medimageparse_gateway.settings import Key, Settings, SettingsError, read_settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments[:1] == ["key"]:
-        return make_key(arguments[1:])
-    options = vars(parser().parse_args(arguments))
     try:
+        if arguments[:1] == ["key"]:
+            return make_key(arguments[1:])
+        options = vars(parser().parse_args(arguments))
         return serve(read_settings(options.pop("config"), **options))
     except SettingsError as error:
         sys.stderr.write(f"medimageparse_gateway: {error}\n")
@@ -38,13 +38,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def make_key(arguments: Sequence[str]) -> int:
-    """Prints a new key for the caller, once, and the lines for the gateway's file, which holds no key."""
+    """Prints the lines of a new key for the gateway's file on stdout, and the key for the caller, once, on stderr."""
     parser = argparse.ArgumentParser("python -m medimageparse_gateway key", description=make_key.__doc__)
     parser.add_argument("name", help="of the caller, for the log")
-    name = parser.parse_args(arguments).name
-    key = secrets.token_hex(32)
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    sys.stdout.write(f'# for the caller: {key}\n[[keys]]\nname = "{name}"\nsha256 = "{digest}"\n')
+    secret = secrets.token_hex(32)
+    key = Key(parser.parse_args(arguments).name, hashlib.sha256(secret.encode()).hexdigest())
+    sys.stdout.write(f'[[keys]]\nname = "{key.name}"\nsha256 = "{key.sha256}"\n')
+    sys.stderr.write(f"the key of {key.name}, told only now: {secret}\n")
     return 0
 
 

@@ -61,8 +61,7 @@ class Body:
             return await self._receive()  # now only a hang-up can come
         wait_s = min(self.settings.pause_timeout_s, self.end_s - time.monotonic())
         try:
-            async with asyncio.timeout(wait_s):
-                message = await self._receive()
+            message = await asyncio.wait_for(self._receive(), wait_s)
         except TimeoutError:
             raise HttpError(
                 408, "the body came too slowly; send it again", {"Connection": "close"}, "slow_body"

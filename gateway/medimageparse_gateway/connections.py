@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from medimageparse_gateway.errors import error_body
 from medimageparse_gateway.settings import Settings
 
+LOOK_EVERY = 10  # ticks of uvicorn, which are a tenth of a second
 SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
 
 
@@ -93,7 +94,7 @@ class WatchedServer(uvicorn.Server):
         return WatchedProtocol(self.config, self.server_state, self.lifespan.state)
 
     async def on_tick(self, counter: int) -> bool:
-        if counter % 10 == 0:  # a second
+        if counter % LOOK_EVERY == 0:
             for connection in list(self.server_state.connections):
                 connection.look(self.settings)  # type: ignore[union-attr]
         return await super().on_tick(counter)

@@ -13,14 +13,13 @@ requests_at_once = 8
 requests_per_minute = 120
 """
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-
-from medimageparse_client.connection import is_this_machine
 
 MIB = 2**20
 COUNTS = ("max_body_bytes", "max_held_bytes", "max_connections", "requests_at_once")
@@ -77,7 +76,7 @@ class Settings:
     stop_timeout_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if not self.keys and not is_this_machine(f"{self.host}:{self.port}"):
+        if not self.keys and not is_loopback(self.host):
             raise SettingsError("without keys the gateway listens on 127.0.0.1 only; the command `key` makes one")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("tls_certificate and tls_key go together")
@@ -87,6 +86,14 @@ class Settings:
                 raise SettingsError(f"{field.name} is above 0")
         if len({key.name for key in self.keys}) < len(self.keys):
             raise SettingsError("two keys have one name")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what listens there is heard on this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def read_settings(file: Path | None, **options: object) -> Settings:

@@ -86,6 +86,10 @@ class RunningGateway:
         self.http = httpx2.Client(base_url=url, timeout=PATIENCE_S, trust_env=False)
         self.app = server.config.app
 
+    def get(self, path):
+        """By a connection of its own."""
+        return httpx2.get(self.url + path, timeout=PATIENCE_S, trust_env=False)
+
     def connect(self):
         """A bare connection."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S)
@@ -114,3 +118,17 @@ def memory_bytes():
     """Of this process, as the kernel counts it."""
     with open(f"/proc/{os.getpid()}/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def drip(connection, piece):
+    """Sends a little, again and again, until the other side closes; what it may say first is not looked at."""
+    connection.settimeout(0.01)
+    while True:
+        try:
+            connection.sendall(piece)
+            if not connection.recv(2**16):
+                return
+        except TimeoutError:
+            continue
+        except ConnectionError:
+            return
