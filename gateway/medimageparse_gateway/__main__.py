@@ -53,7 +53,6 @@ def serve(settings: Settings) -> int:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         server = server_of(build_app(settings), settings)
-        server.config.load()  # reads the certificate
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except (OSError, ValueError) as error:
         raise SettingsError(f"it does not start: {error}") from None

@@ -31,11 +31,12 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         *rest.routes(),
         *viewer.routes(),
     ]
-    paths = {getattr(route, "path", "") for route in routes}
+    paths: dict[object, str] = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
     def route_of(scope: Scope) -> str:
         """The route for log and metrics; a path that is none of ours is the caller's own words."""
-        return scope["path"] if scope["path"] in paths else "other"
+        known = scope["path"] if scope["path"] in paths.values() else "other"  # of what was refused at the door
+        return paths.get(scope.get("endpoint"), known)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

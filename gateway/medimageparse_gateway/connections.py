@@ -6,7 +6,9 @@ with some speed; there are so many connections and not more. Bodies that are rea
 
 import asyncio
 import json
+import signal
 import socket
+import ssl
 import time
 from typing import Any
 
@@ -21,6 +23,20 @@ LOOK_EVERY = 10  # ticks of uvicorn, which are a tenth of a second
 SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
 
 
+def tls_of(settings: Settings) -> ssl.SSLContext | None:
+    """The server's certificate; ValueError or OSError for files that are no use."""
+    if not settings.tls_certificate:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # without a password it would ask on the terminal
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
+    except ssl.SSLError:
+        words = "tls_certificate and tls_key are not PEM files of a certificate and its own key without a passphrase"
+        raise ValueError(words) from None
+    return context
+
+
 def server_of(app: Any, settings: Settings) -> "WatchedServer":
     config = uvicorn.Config(
         app,
@@ -30,8 +46,6 @@ def server_of(app: Any, settings: Settings) -> "WatchedServer":
         access_log=False,
         server_header=False,
         proxy_headers=False,  # who calls is told by keys, not by what a header says
-        ssl_certfile=settings.tls_certificate or None,
-        ssl_keyfile=settings.tls_key or None,
         timeout_graceful_shutdown=round(settings.stop_timeout_s),
     )
     return WatchedServer(config, settings)
@@ -76,14 +90,19 @@ class WatchedServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self.settings = settings
+        self.settings, self.tls = settings, tls_of(settings)
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """What is under way is answered; a second Ctrl-C ends at once. Not passed on as uvicorn does: exit status 0."""
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        tls, tls_timeout_s = self.config.ssl, self.settings.tls_timeout_s if self.config.ssl else None
+        hello_s = self.settings.tls_timeout_s if self.tls else None
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(self.protocol, sock=listener, ssl=tls, ssl_handshake_timeout=tls_timeout_s)
+            await loop.create_server(self.protocol, sock=listener, ssl=self.tls, ssl_handshake_timeout=hello_s)
             for listener in sockets or []
         ]
         self.started = True
