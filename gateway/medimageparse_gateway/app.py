@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from medimageparse_gateway import rest, viewer
+from medimageparse_gateway import azure_score, rest, viewer
+from medimageparse_gateway.azure_headers import AzureHeaders
 from medimageparse_gateway.bodies import Bodies
 from medimageparse_gateway.doors import Doors
 from medimageparse_gateway.errors import HttpError, TritonError, error_response, response_of
@@ -30,6 +31,7 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         Route("/metrics", metrics),
         *rest.routes(),
         *viewer.routes(),
+        *azure_score.routes(),
     ]
     paths: dict[object, str] = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
 
@@ -47,6 +49,7 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         middleware=[
+            Middleware(AzureHeaders),
             Middleware(Watch, metrics=counters, route_of=route_of),
             Middleware(Doors, settings=settings),
             Middleware(Bodies, settings=settings, gauge=counters.held),

@@ -74,7 +74,7 @@ class Doors:
         self.everybody = Caller(Key("everybody", "0" * 64, settings.requests_at_once))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_open(scope["path"]):
+        if scope["type"] != "http" or scope["method"] == "OPTIONS" or is_open(scope["path"]):
             await self.app(scope, receive, send)
             return
         caller = self.find_caller(scope)

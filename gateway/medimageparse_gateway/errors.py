@@ -48,9 +48,10 @@ def error_body(status: int, sentence: str) -> dict[str, object]:
     return {"message": sentence, "error": {"code": code_of(status), "message": sentence}}
 
 
-def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error_response(status: int, sentence: str, headers: Mapping[str, str] | None = None, **more: str) -> JSONResponse:
+    """more: members that callers of this address look for besides."""
     retry = {"Retry-After": RETRY_AFTER_S[status]} if status in RETRY_AFTER_S else {}
-    return JSONResponse(error_body(status, sentence), status, {**retry, **(headers or {})})
+    return JSONResponse({**error_body(status, sentence), **more}, status, {**retry, **(headers or {})})
 
 
 def response_of(error: HttpError | TritonError) -> JSONResponse:
