@@ -13,6 +13,7 @@ from gevent.hub import Hub
 from medimageparse_client.cli import console
 from medimageparse_client.cli.arguments import build_parser
 from medimageparse_client.cli.console import INTERRUPTED, WrongCommandLine, describe, exit_code, warn
+from medimageparse_client.cli.evaluate import evaluate
 from medimageparse_client.cli.health import health
 from medimageparse_client.cli.segment import segment
 
@@ -26,11 +27,14 @@ def main(argv: list[str] | None = None) -> int:
         parser = build_parser()
         # argparse does not look for prompts after an option; it hands them back
         args, rest = parser.parse_known_args(argv)
-        unknown = [text for text in rest if text.startswith("-") and text != "-" or args.command == "health"]
+        takes_prompts = args.command in ("segment", "segment-image")
+        unknown = [text for text in rest if text.startswith("-") and text != "-" or not takes_prompts]
         if unknown:
             parser.error(f"unrecognized argument: {unknown[0]}")
         try:
-            return health(args) if args.command == "health" else segment(args, [*args.arguments, *rest])
+            if takes_prompts:
+                return segment(args, [*args.arguments, *rest])
+            return evaluate(args) if args.command == "evaluate" else health(args)
         except WrongCommandLine as error:
             parser.error(str(error))
         except KeyboardInterrupt:

@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-from importlib import metadata
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +10,8 @@ from medimageparse_contract.image_types import ImageType
 from medimageparse_contract.options import Intensity, Orientation
 
 from medimageparse_client.cli.connection import API_KEY
-from medimageparse_client.cli.console import EXIT_CODE_HELP
+from medimageparse_client.cli.console import EXIT_CODE_HELP, version
+from medimageparse_client.cli.evaluate import EVALUATE_HELP, add_options
 from medimageparse_client.cli.kinds import IMAGES, VOLUMES
 from medimageparse_client.formats.picture import Window
 
@@ -124,6 +124,16 @@ def build_parser() -> argparse.ArgumentParser:
     picture.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
     picture.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice in DICOM")
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        parents=[server],
+        help="score the server on cases with a known truth, beside the model cards' numbers",
+        usage="%(prog)s IMAGES -o OUT [options]",
+        epilog=EVALUATE_HELP + EXIT_CODE_HELP,
+        formatter_class=raw,
+    )
+    add_options(evaluate, positive)
+
     health = commands.add_parser(
         "health",
         parents=[server],
@@ -133,13 +143,6 @@ def build_parser() -> argparse.ArgumentParser:
     )
     health.add_argument("--timeout", type=seconds, default=60.0, help="seconds to wait (default: %(default)g)")
     return parser
-
-
-def version() -> str:
-    try:
-        return metadata.version("medimageparse-client")
-    except metadata.PackageNotFoundError:
-        return "from source, not installed"
 
 
 def file_name(text: str) -> Path:
@@ -152,6 +155,13 @@ def file_name(text: str) -> Path:
 def result_name(text: str) -> Path | str:
     """A path, or - for standard output."""
     return "-" if text in ("-", "/dev/stdout", "/dev/fd/1") else file_name(text)
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
 
 
 def seconds(text: str) -> float:

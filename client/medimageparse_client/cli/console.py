@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from io import TextIOWrapper
 from typing import TextIO
 
@@ -39,6 +40,14 @@ exit codes:
   2  wrong command line       6  refused; the message says what to send instead
   3  server not available     7  the server failed, or this program itself; --debug shows where
 """
+
+
+def version() -> str:
+    """The version of the client."""
+    try:
+        return metadata.version("medimageparse-client")
+    except metadata.PackageNotFoundError:
+        return "from source, not installed"
 
 
 class WrongCommandLine(Exception):

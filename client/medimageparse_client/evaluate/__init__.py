@@ -1,0 +1,1 @@
+"""How accurate a running server is: cases, questions, metrics, tables (`medimageparse evaluate`)."""
