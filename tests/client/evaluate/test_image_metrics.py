@@ -1,13 +1,13 @@
 """The 2D metrics give upstream's numbers."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import SHARED
 from medimageparse_client.evaluate.image_metrics import MaskCounts, totals
 
-GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "metrics.json"
+GOLDEN = SHARED / "golden" / "metrics.json"
 
 
 def painted(boxes):

@@ -2,13 +2,13 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import SHARED
 from medimageparse_client.evaluate.statistics import auroc, bootstrap, bootstrap_of, mean, wilson
 
-GOLDEN = Path(__file__).parents[4] / "shared" / "golden" / "metrics.json"
+GOLDEN = SHARED / "golden" / "metrics.json"
 VALUES = [0.91, 0.83, math.nan, 0.77, 0.95, 0.6, 0.88]
 
 

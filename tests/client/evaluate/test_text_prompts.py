@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import SHARED
 from medimageparse_client.evaluate.text_prompts import MEMBER, UnreadablePrompts, read_text_prompts
 
-SHARED = Path(__file__).parents[4] / "shared"
 USUAL = {"1": "liver in abdominal CT", "2": "spleen", "instance_label": 0}
 HEADER = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (), }"
 HEADER += b" " * (127 - len(HEADER)) + b"\n"

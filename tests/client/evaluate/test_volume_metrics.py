@@ -1,10 +1,10 @@
 """The 3D metrics give the official code's numbers."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.places import SHARED
 from medimageparse_client.evaluate.volume_metrics import (
     instance_scores,
     instance_scores_copy,
@@ -13,7 +13,6 @@ from medimageparse_client.evaluate.volume_metrics import (
     semantic_scores,
 )
 
-SHARED = Path(__file__).parents[4] / "shared"
 GOLDEN = SHARED / "golden" / "metrics.json"
 INSTANCE_SCORES = {
     "official": instance_scores,

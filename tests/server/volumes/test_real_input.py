@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from helpers.nifti_answers import assert_same_geometry
 from helpers.places import SHARED
+from medimageparse_client.evaluate.text_prompts import read_text_prompts
 
 DATA = SHARED / "data"
 # file, and the sides that its axes run to once they are (x, y, z): seen from where liver and forehead lie
@@ -17,9 +18,9 @@ def case(request, tmp_path_factory):
     path = DATA / request.param
     if not path.exists():
         pytest.skip("the real cases are not part of the project: they lie in ../shared/data where it is developed")
-    with np.load(path, allow_pickle=True) as arrays:  # the prompts are a pickled dict
+    with np.load(path, allow_pickle=False) as arrays:
         voxels, spacing_mm = arrays["imgs"].transpose(2, 1, 0), arrays["spacing"]
-        prompts = arrays["text_prompts"].item()
+    prompts = [sentences[0] for sentences in read_text_prompts(path).sentences.values()]
     sides = np.array([1 if side in "RAS" else -1 for side in CASES[request.param]])
     affine = nib.affines.from_matvec(np.diag(sides * spacing_mm), -sides * spacing_mm * np.array(voxels.shape) / 2)
     image = nib.Nifti1Image(voxels, affine)
@@ -27,7 +28,7 @@ def case(request, tmp_path_factory):
     image.set_qform(affine, "scanner")
     file = tmp_path_factory.mktemp("real") / "volume.nii.gz"
     nib.save(image, file)
-    return file, [prompts[key] for key in sorted(set(prompts) - {"instance_label"}, key=int)], CASES[request.param]
+    return file, prompts, CASES[request.param]
 
 
 def test_a_real_volume_is_taken_whole(client, case, tmp_path):
