@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
-from medimageparse_gateway import azure_score, rest, viewer
+from medimageparse_gateway import azure_score, openapi, rest, viewer
 from medimageparse_gateway.azure_headers import AzureHeaders
 from medimageparse_gateway.bodies import Bodies
 from medimageparse_gateway.doors import Doors
@@ -30,15 +30,16 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         Route("/ready", ready),
         Route("/metrics", metrics),
         *rest.routes(),
+        *openapi.routes(),
         *viewer.routes(),
         *azure_score.routes(),
     ]
-    paths: dict[object, str] = {route.endpoint: route.path for route in routes if isinstance(route, Route)}
+    paths = {route.path for route in routes if isinstance(route, Route)}
 
     def route_of(scope: Scope) -> str:
         """The route for log and metrics; a path that is none of ours is the caller's own words."""
-        known = scope["path"] if scope["path"] in paths.values() else "other"  # of what was refused at the door
-        return paths.get(scope.get("endpoint"), known)
+        path = "/viewer" if scope["path"].startswith("/viewer/") else scope["path"]
+        return path if path in paths else "other"
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

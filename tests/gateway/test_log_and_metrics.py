@@ -96,8 +96,7 @@ def test_a_hang_up_is_counted(volume_file, lines):
             )
             assert models.began.wait(PATIENCE_S)
         assert models.cancelled.wait(PATIENCE_S)
-    (line,) = [line for line in lines() if line.get("route") == "/v1/volumes"]
-    assert (line["status"], line["reason"]) == (499, "hung_up")
+    assert [line["reason"] for line in lines() if line.get("status") == 499] == ["hung_up"]
 
 
 @pytest.mark.parametrize(
