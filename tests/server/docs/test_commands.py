@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.pages import BLOCKS, PAGES, quoted, section, table
+from helpers.pages import BLOCKS, quoted, section, table
 from helpers.places import ROOT
 from medimageparse_demo.demo import IMAGE_SEED, SEED
 from medimageparse_demo.images import make_image
@@ -106,19 +107,25 @@ def replace_client(checkout, grpc):
     program.chmod(0o755)
 
 
-def run(block, checkout, addresses):
-    code = block.code
-    for documented, here in addresses.items():
-        code = code.replace(documented, here)
-    program = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [checkout / ".venv" / "bin" / "python", "-c"]}
-    return subprocess.run(
-        [*program[block.language], code], cwd=checkout, env=ENVIRONMENT, capture_output=True, text=True, timeout=600
-    )
+@pytest.fixture(scope="module")
+def run(checkout, addresses):
+    """run(block) -> how it ended; each runs once."""
+    programs = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [checkout / ".venv" / "bin" / "python", "-c"]}
+
+    @cache
+    def run(block):
+        code = block.code
+        for documented, here in addresses.items():
+            code = code.replace(documented, here)
+        command = [*programs[block.language], code]
+        return subprocess.run(command, cwd=checkout, env=ENVIRONMENT, capture_output=True, text=True, timeout=600)
+
+    return run
 
 
 @pytest.mark.parametrize("block", RUN, ids=str)
-def test_a_block_runs_and_writes_what_it_names(block, checkout, addresses):
-    ended = run(block, checkout, addresses)
+def test_a_block_runs_and_writes_what_it_names(block, checkout, run):
+    ended = run(block)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for name in re.findall(r"demo_output/[\w./-]*\w", block.code):
         assert (checkout / name).exists(), name
@@ -126,9 +133,9 @@ def test_a_block_runs_and_writes_what_it_names(block, checkout, addresses):
             assert set(np.unique(nib.load(checkout / name).dataobj)) > {0}
 
 
-def test_the_rows_of_the_demo_are_those_of_the_readme(checkout, addresses):
+def test_the_rows_of_the_demo_are_those_of_the_readme(run):
     [block] = (block for block in RUN if block.code == "make demo\n")
-    printed = run(block, checkout, addresses).stdout
+    printed = run(block).stdout
     for prompt, in_phantom, found, *numbers in table(section("README.md", "Try it"), "prompt"):
         [row] = re.findall(rf"^{re.escape(prompt)}  +(\S+) +(\S+) +(\S+) +(\S+) +(\S+)$", printed, re.MULTILINE)
         assert row[:2] == (in_phantom, found)
@@ -160,6 +167,5 @@ def test_the_page_names_every_field_of_the_report(model, prompts, reports):
     assert sorted(of_prompt) == sorted(reports[model]["prompts"][0])
 
 
-def test_there_are_blocks_of_both_kinds():
+def test_there_are_programs_of_both_kinds_to_run():
     assert {block.language for block in RUN} == {"sh", "python"}
-    assert PAGES
