@@ -43,7 +43,7 @@ NOT_LOCKED := $(patsubst %,--no-emit-package medimageparse-%,$(DISTRIBUTIONS) tr
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(NOT_LOCKED) $(LOCK_FLAGS)
 
-.PHONY: help install install-export openvino demo serve serve-demo test train-demo export-demo download export engines perf-analyzer bench fuzz soak lint lock audit clean
+.PHONY: help install install-export openvino demo serve serve-demo test train-demo export-demo download export engines parity perf-analyzer bench fuzz soak lint lock audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -94,6 +94,10 @@ export: install-export  ## model.onnx of a model's three networks: CHECKPOINT=ch
 
 engines:  ## model.plan from model.onnx, on the GPU that will serve, in a container with tensorrt (see README)
 	PYTHONPATH=contract:export:serving python3 -m medimageparse engines --repository model_repository
+
+FILES ?= tests/data/v2_post_small.npz
+parity: install-export  ## our code against tensors recorded from the originals: FILES="a.npz b.npz" PARITY_FLAGS=--onnx
+	PYTHONPATH=tests $(BIN)/python -m parity $(FILES) $(PARITY_FLAGS)
 
 train-demo: install-export  ## train the demo checkpoints on phantoms (about an hour on two cores)
 	$(BIN)/python -m medimageparse_demo.train

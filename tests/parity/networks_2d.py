@@ -1,12 +1,8 @@
-"""Networks of MedImageParse 2D against tensors recorded from the original, for tests/parity.py.
-
-Files like shared/golden/v1_tiny.npz; all sizes are read from the file.
-"""
+"""Files like v1_tiny.npz: the 2D networks."""
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -22,16 +18,11 @@ from PIL import Image
 from scipy.special import expit
 from torch import Tensor, nn
 
-Run = Callable[..., list[np.ndarray]]
+from .report import Golden, Report
+from .running import Run, in_onnxruntime, in_torch
+
 TOKEN_EMBEDDING = "sem_seg_head.predictor.lang_encoder.lang_encoder.token_embedding.weight"
 MAX_LOGIT_SCALE = 100.0
-
-
-class Report(Protocol):
-    """What is used of the report of tests/parity.py."""
-
-    def tensor(self, name: str, found: np.ndarray) -> None: ...
-    def same(self, name: str, expected: object, found: object) -> None: ...
 
 
 def read_variant(weights: Mapping[str, Tensor], info: Mapping) -> Variant:
@@ -62,7 +53,7 @@ def read_variant(weights: Mapping[str, Tensor], info: Mapping) -> Variant:
     )
 
 
-def read_weights(golden: Mapping[str, np.ndarray], vocabulary_size: int) -> dict[str, Tensor]:
+def read_weights(golden: Golden, vocabulary_size: int) -> dict[str, Tensor]:
     """Weights under their published names; rows of the token embedding that no text uses are zero."""
     tensors = {
         name.removeprefix("sd/"): torch.from_numpy(golden[name]).float() for name in golden if name.startswith("sd/")
@@ -73,10 +64,7 @@ def read_weights(golden: Mapping[str, np.ndarray], vocabulary_size: int) -> dict
     return tensors
 
 
-def check_networks(
-    golden: Mapping[str, np.ndarray], report: Report, in_torch: Callable, in_onnxruntime: Callable | None
-) -> None:
-    """in_torch, in_onnxruntime: a module (and its table entry) -> arrays in, arrays out; None for PyTorch alone."""
+def check_networks(golden: Golden, report: Report, onnx: bool) -> None:
     info = json.loads(golden["info_json"].tobytes())
     weights = read_weights(golden, info["config"]["vocab"])
     variant = read_variant(weights, info)
@@ -84,16 +72,14 @@ def check_networks(
     check_classes(golden, report, modules["mask_decoder"])
     pixels = resize(golden["image"], variant.image_size)
     report.tensor("image_resized", pixels[0])
-    if in_onnxruntime is None:
-        runs = {name: in_torch(module) for name, module in modules.items()}
-    else:
-        runs = {name: in_onnxruntime(modules[name], network) for name, network in networks(variant).items()}
+    table = networks(variant)
+    runs = {name: in_onnxruntime(modules[name], table[name]) if onnx else in_torch(modules[name]) for name in table}
     case = next(case for case in info["cases"] if f"{case}/mask_features" in golden)  # the image is recorded once
     features = check_image(golden, report, modules["image_encoder"], runs["image_encoder"], pixels, case)
     mask_features = in_torch(modules["mask_decoder"].mask_decoder.mask_features)(features[0])[0]
     report.tensor(f"{case}/mask_features", mask_features)
     for case in info["cases"]:
-        check_case(golden, report, case, info["cases"][case], modules, runs, features, in_onnxruntime is None)
+        check_case(golden, report, case, info["cases"][case], modules, runs, features, not onnx)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -103,7 +89,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
     return np.array(to_pixels(image, size))  # a copy: what Pillow gives is not writable
 
 
-def check_classes(golden: Mapping[str, np.ndarray], report: Report, matched_masks: MatchedMasks) -> None:
+def check_classes(golden: Golden, report: Report, matched_masks: MatchedMasks) -> None:
     """The order of templates is free, so the sentences of a class are compared as a set."""
     ids, mask = class_token_ids()
     ours = [
@@ -119,7 +105,7 @@ def check_classes(golden: Mapping[str, np.ndarray], report: Report, matched_mask
 
 
 def check_image(
-    golden: Mapping[str, np.ndarray],
+    golden: Golden,
     report: Report,
     encoder: nn.Module,
     run: Run,
@@ -150,7 +136,7 @@ def check_image(
 
 
 def check_case(
-    golden: Mapping[str, np.ndarray],
+    golden: Golden,
     report: Report,
     case: str,
     prompts: list[str],
@@ -187,7 +173,7 @@ def check_case(
 
 
 def check_matched(
-    golden: Mapping[str, np.ndarray],
+    golden: Golden,
     report: Report,
     case: str,
     matched_masks: MatchedMasks,
@@ -216,7 +202,7 @@ def resize_rows(values: np.ndarray, n: int) -> np.ndarray:
 
 
 def check_states(
-    golden: Mapping[str, np.ndarray],
+    golden: Golden,
     report: Report,
     case: str,
     matched_masks: MatchedMasks,

@@ -1,0 +1,1 @@
+"""Our code against tensors recorded from the original implementation: see __main__.py."""
