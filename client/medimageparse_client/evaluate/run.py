@@ -78,15 +78,21 @@ class Run:
                 if not under_way:
                     break
                 finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    record = future.result()
-                    if record is not None:
-                        journal.add(record)
-                        self.tell(record)
+                # what was answered is kept before what ended the run is raised
+                for future in sorted(finished, key=lambda future: future.exception() is not None):
+                    self.keep(future.result(), journal)
         finally:
             executor.shutdown(cancel_futures=True)
+            for future in under_way:
+                if not future.cancelled() and future.exception() is None:
+                    self.keep(future.result(), journal)
         names = {case.name for case in self.cases}
         return sorted((r for r in journal.records.values() if r.name in names), key=lambda record: record.name)
+
+    def keep(self, record: Record | None, journal: Journal) -> None:
+        if record is not None:
+            journal.add(record)
+            self.tell(record)
 
     def of_case(self, case: Case, journal: Journal) -> Record | None:
         """The record of a case; None if it is done. What is wrong with one case does not end the run."""
