@@ -15,7 +15,10 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 VARIABLES = set(re.findall(r"\$\(([A-Z_]+)\)", MAKEFILE))
 SOURCE_ENDINGS = (".py", ".sh", ".yaml", ".conf", ".toml", "Dockerfile", "Makefile")
-BUILT = ("model.plan",)  # no file of the checkout
+BUILT = (  # no file of the checkout: engines, and what evaluate reads and writes
+    *("model.plan", "prompts.json", "prompts/NAME.json"),
+    *("report.md", "summary.json", "cases.csv", "labels.csv"),
+)
 FOREIGN_FLAGS = {  # of docker, and of tritonserver
     "--gpus", "--rm", "--shm-size", "--cuda-memory-pool-byte-size", "--log-verbose",
 }  # fmt: skip
@@ -66,7 +69,10 @@ def test_a_file_that_a_page_names_is_there(page, file):
 
 @pytest.mark.parametrize(("page", "folder"), named(r"^[\w.-]+/(?:[\w.-]+/)*$"))
 def test_a_folder_that_a_page_names_is_there(page, folder):
-    made = ("demo_output/", "benchmarks/work/", "benchmarks/results/VARIANT/", "checkpoints/")
+    made = (
+        *("demo_output/", "benchmarks/work/", "benchmarks/results/VARIANT/", "checkpoints/"),
+        *("gts/", "3D_val_gt_text_seg/", "labels/", "labelsVa/", "worst/"),  # of data sets, and of evaluate
+    )
     assert folder in made or any(f"/{folder}" in f"/{path}" for path in files())
 
 
