@@ -6,6 +6,7 @@ import hashlib
 import json
 
 import pytest
+from helpers.azure_requests import table_of
 from helpers.gateway import FakeModels, running_gateway
 from medimageparse_gateway.errors import TritonError
 from medimageparse_gateway.settings import Key
@@ -18,11 +19,6 @@ PADDED = 131_072  # bytes that a volume's file must be longer than
 @pytest.fixture
 def body(picture_file):
     return table_of(picture_file)
-
-
-def table_of(*files, text="liver & spleen", **more):
-    rows = [[base64.encodebytes(file).decode(), text] for file in files]
-    return {"input_data": {"columns": ["image", "text"], "data": rows}, **more}
 
 
 def test_an_image_is_answered_with_one_object_for_each_row(gateway, models, picture_file):
