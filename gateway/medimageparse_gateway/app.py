@@ -16,6 +16,7 @@ from medimageparse_gateway.azure_headers import AzureHeaders
 from medimageparse_gateway.bodies import Bodies
 from medimageparse_gateway.doors import Doors
 from medimageparse_gateway.errors import HttpError, TritonError, error_response, response_of
+from medimageparse_gateway.linger import Linger
 from medimageparse_gateway.metrics import Metrics, metrics
 from medimageparse_gateway.settings import Settings
 from medimageparse_gateway.triton import Triton, connect
@@ -50,6 +51,7 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         middleware=[
+            Middleware(Linger),
             Middleware(AzureHeaders),
             Middleware(Watch, metrics=counters, route_of=route_of),
             Middleware(Doors, settings=settings),
