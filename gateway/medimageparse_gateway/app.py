@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Scope
 
 from medimageparse_gateway import azure_score, openapi, rest, viewer
-from medimageparse_gateway.azure_headers import AzureHeaders
+from medimageparse_gateway.azure_headers import AzureHeaders, tidy
 from medimageparse_gateway.bodies import Bodies
 from medimageparse_gateway.doors import Doors
 from medimageparse_gateway.errors import HttpError, TritonError, error_response, response_of
@@ -39,7 +39,7 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
 
     def route_of(scope: Scope) -> str:
         """The route for log and metrics; a path that is none of ours is the caller's own words."""
-        path = "/viewer" if scope["path"].startswith("/viewer/") else scope["path"]
+        path = "/viewer" if scope["path"].startswith("/viewer/") else tidy(scope["path"])
         return path if path in paths else "other"
 
     @asynccontextmanager

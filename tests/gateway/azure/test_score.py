@@ -48,6 +48,18 @@ def test_slashes_too_many_lead_to_the_same(gateway, models, body, path):
     assert models.requests[0]["model"] == "medimageparse"
 
 
+def test_metrics_count_them_under_one_route(gateway, body):
+    def count():
+        lines = gateway.http.get("/metrics").text.splitlines()
+        name = 'medimageparse_gateway_requests_total{code="200",route="/score"}'
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+    before = count()
+    for path in ("/score", "/score/", "//score"):
+        assert gateway.http.post(gateway.url + path, json=body).status_code == 200
+    assert count() == before + 3
+
+
 @pytest.mark.parametrize("path", ["/scores", "/score/v1", "/medimageparse_2d/score", "/medimageparse", "/SCORE"])
 def test_other_paths_are_not_found(gateway, body, path):
     answer = gateway.http.post(path, json=body)
