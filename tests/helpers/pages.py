@@ -6,12 +6,10 @@ from pathlib import Path
 
 from helpers.places import ROOT
 
-ROOMS = [folder for folder in ROOT.iterdir() if folder.is_dir() and folder.name not in ("build", "demo_output")]
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
-    for room in [ROOT, *(folder for folder in ROOMS if not folder.name.startswith("."))]
-    for path in sorted(room.glob("*.md") if room == ROOT else room.rglob("*.md"))
-}
+NOT_OURS = ("build", "checkpoints", "demo_output")
+ROOMS = [path.name for path in ROOT.glob("[!.]*/") if path.name not in NOT_OURS]
+FILES = [*ROOT.glob("*.md"), *(path for room in ROOMS for path in (ROOT / room).rglob("*.md"))]
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(FILES)}
 FENCE = re.compile(r"^```(?P<info>\S.*)\n(?P<code>(?:.*\n)*?)```$", re.MULTILINE)
 
 

@@ -1,0 +1,35 @@
+"""docs/azure.md says what the gateway's /score takes and answers."""
+
+from helpers.pages import quoted, section, spans, table
+from medimageparse_contract.models import MODEL_2D, MODEL_3D
+from medimageparse_gateway import azure_forms, azure_headers, azure_models, azure_rows
+from medimageparse_gateway.app import build_app
+from medimageparse_gateway.settings import Settings
+
+PAGE = "docs/azure.md"
+TEXT = " ".join(section(PAGE, "What a request may hold").split())
+
+
+def test_the_addresses_are_routes_of_the_gateway():
+    told = {name.split()[1] for cell, _ in table(section(PAGE, "Azure clients: how do I point mine here?"), "address")
+            for name in quoted(cell)}  # fmt: skip
+    assert told <= {getattr(route, "path", "") for route in build_app(Settings(port=0)).routes}
+
+
+def test_the_options_are_those_that_params_may_hold():
+    options = [f"`{name}`" for model in (MODEL_2D, MODEL_3D) for name in azure_models.MODELS[model].options]
+    assert "its keys {}, {} and {}, or {}, {} and {}, are options".format(*options) in TEXT
+
+
+def test_the_numbers_are_those_of_the_gateway():
+    answer = " ".join(section(PAGE, "What an answer holds").split())
+    assert f"A request has {azure_forms.MAX_ROWS} rows at most" in TEXT
+    assert f"{('No', 'One', 'Two')[azure_rows.ROWS_AT_ONCE]} are computed at a time" in TEXT
+    assert f"longer than {azure_models.FILE_BUFFER // 1024} KiB" in answer
+    assert f"over {azure_headers.MAX_ID} characters" in answer
+
+
+def test_the_keys_of_a_request_are_those_that_are_read():
+    assert {*azure_forms.SCORE_KEYS, azure_headers.ID, azure_headers.CLIENT_ID, azure_headers.AZURE_ID} <= set(
+        spans(PAGE)
+    )
