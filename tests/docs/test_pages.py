@@ -15,10 +15,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 VARIABLES = set(re.findall(r"\$\(([A-Z_]+)\)", MAKEFILE))
 SOURCE_ENDINGS = (".py", ".sh", ".yaml", ".conf", ".toml", "Dockerfile", "Makefile")
-BUILT = (  # no file of the checkout: engines, and what evaluate reads and writes
-    *("model.plan", "prompts.json", "prompts/NAME.json"),
-    *("report.md", "summary.json", "cases.csv", "labels.csv"),
-)
+BUILT = ("model.plan",)  # no file of the checkout
 FOREIGN_FLAGS = {  # of docker, and of tritonserver
     "--gpus", "--rm", "--shm-size", "--cuda-memory-pool-byte-size", "--log-verbose",
 }  # fmt: skip
