@@ -7,7 +7,7 @@ from typing import Any
 
 import gevent.ssl
 
-from medimageparse_client.connection import is_this_machine
+from medimageparse_client.urls import is_this_machine
 
 
 def tls_options(

@@ -1,21 +1,116 @@
-"""A gRPC connection: it is kept open by pings, and goes past proxies to this machine."""
+"""One connection to a Triton server, over gRPC or HTTP: errors become this package's, odd answers too."""
 
-import ipaddress
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
 from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE
-from tritonclient.utils import InferenceServerException
 
-from medimageparse_client.errors import ServerUnavailable
+from medimageparse_client.access import key_headers, tls_options
+from medimageparse_client.errors import ServerError, translate_errors
+from medimageparse_client.proxies import proxies_named
+from medimageparse_client.results.answer import Answer, odd_answers_refused
+from medimageparse_client.urls import Protocol, is_this_machine, split_url
 
 # milliseconds. Firewalls and load balancers forget a silent connection after four minutes, some after one
 PING_EVERY, PING_ANSWER = 30_000, 60_000
-# where gRPC looks for a proxy and for those it does not concern; the first that is set decides
-PROXIES, EXCEPTIONS = ("grpc_proxy", "https_proxy", "http_proxy"), ("no_grpc_proxy", "no_proxy")
-NO_CONNECTION = re.compile("connect|proxy|DNS|closed|reset|unreachable|handshake", re.IGNORECASE)
+ONLY_UNCOMPRESSED = 1  # the bit of "identity" among gRPC's compressions
+# what an input of a model is made of -> its type there, and numpy's
+TENSOR_TYPES = {bytes: ("BYTES", np.object_), bool: ("BOOL", np.bool_), float: ("FP32", np.float32)}
+
+
+class HttpServer(tritonclient.http.InferenceServerClient):  # type: ignore[misc]
+    """As tritonclient's, but for compressed answers: it unpacks them whatever their size, and none is asked for."""
+
+    def _post(self, *arguments: Any, **options: Any) -> Any:
+        response = super()._post(*arguments, **options)
+        if response.get("Content-Encoding") not in (None, "identity"):
+            response.release()
+            raise ServerError("the server's answer is compressed, which it was not asked for")
+        return response
+
+
+class Connection:
+    """For one thread; `Client` says what the arguments are."""
+
+    def __init__(
+        self,
+        url: str,
+        protocol: Protocol | None,
+        timeout_s: float,
+        *,
+        ca: str | Path | None,
+        certificate: str | Path | None,
+        certificate_key: str | Path | None,
+        api_key: str | None,
+    ) -> None:
+        if not timeout_s > 0 or timeout_s == float("inf"):
+            raise ValueError("timeout_s is a finite number of seconds above 0")
+        self.protocol, self.url, is_encrypted = split_url(url, protocol)
+        if not is_encrypted and (ca or certificate or certificate_key):
+            raise ValueError("certificates need https:// or grpcs:// before the host")
+        tls = tls_options(self.protocol, ca, certificate, certificate_key) if is_encrypted else {}
+        self.timeout_s = timeout_s
+        self._options: dict[str, Any] = key_headers(api_key, self.url, is_encrypted)
+        self._triton: Any = tritonclient.grpc if self.protocol == "grpc" else tritonclient.http
+        if self.protocol == "grpc":
+            self._options["client_timeout"] = timeout_s
+            self._server = tritonclient.grpc.InferenceServerClient(
+                self.url, channel_args=channel_options(self.url), **tls
+            )
+        else:
+            self._server = HttpServer(self.url, connection_timeout=timeout_s, network_timeout=timeout_s, **tls)
+        self._is_closed = False
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._server.close()
+
+    def infer(self, model: str, inputs: Mapping[str, bytes | bool | float], outputs: Sequence[str]) -> Answer:
+        """The named outputs of a model; each input is one element."""
+        tensors = []
+        for name, value in inputs.items():
+            triton_type, numpy_type = TENSOR_TYPES[type(value)]
+            tensors.append(self._triton.InferInput(name, [1], triton_type))
+            tensors[-1].set_data_from_numpy(np.array([value], numpy_type))
+        wanted = [self._triton.InferRequestedOutput(name) for name in outputs]
+        with self._errors_translated():
+            # the server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out
+            patience_us = math.ceil(self.timeout_s * 1e6)
+            answer = self._server.infer(model, tensors, outputs=wanted, timeout=patience_us, **self._options)
+            return Answer({name: answer.as_numpy(name) for name in outputs})
+
+    def is_live(self) -> bool:
+        with self._errors_translated():
+            return bool(self._server.is_server_live(**self._options))
+
+    def is_ready(self, model: str) -> bool:
+        with self._errors_translated():
+            return bool(self._server.is_model_ready(model, **self._options))
+
+    def describe(self) -> str:
+        """The server's name and version."""
+        as_json = {"as_json": True} if self.protocol == "grpc" else {}
+        with self._errors_translated():
+            metadata = self._server.get_server_metadata(**self._options, **as_json)
+            return f"{metadata['name']} {metadata['version']}"
+
+    @contextmanager
+    def _errors_translated(self) -> Iterator[None]:
+        """Only gRPC knows proxies."""
+        if self._is_closed:
+            raise ValueError("this client is closed; make another one")
+        with (
+            proxies_named(self.url) if self.protocol == "grpc" else nullcontext(),
+            translate_errors(self.url, self.timeout_s),
+            odd_answers_refused("outputs"),
+        ):
+            yield
 
 
 def channel_options(url: str) -> list[tuple[str, int]]:
@@ -23,60 +118,11 @@ def channel_options(url: str) -> list[tuple[str, int]]:
     return [
         ("grpc.max_send_message_length", MAX_GRPC_MESSAGE_SIZE),
         ("grpc.max_receive_message_length", MAX_GRPC_MESSAGE_SIZE),
+        # or a small answer of somebody else's server could unpack to gigabytes
+        ("grpc.compression_enabled_algorithms_bitset", ONLY_UNCOMPRESSED),
         ("grpc.keepalive_time_ms", PING_EVERY),
         ("grpc.keepalive_timeout_ms", PING_ANSWER),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # no limit
         ("grpc.enable_http_proxy", int(not is_this_machine(url))),
     ]
-
-
-def host_of(url: str) -> str:
-    return url.rpartition(":")[0].strip("[]").lower()
-
-
-def is_this_machine(url: str) -> bool:
-    """Whether a "host:port" never leaves this machine."""
-    host = host_of(url)
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or address.is_unspecified
-
-
-def proxy_variable(url: str) -> str:
-    """The variable of the environment whose proxy gRPC asks for this "host:port"; nothing if it asks none."""
-    name = next((name for name in PROXIES if name in os.environ), "")
-    if not os.environ.get(name) or is_this_machine(url):
-        return ""
-    exceptions = next((os.environ[name] for name in EXCEPTIONS if name in os.environ), "")
-    return "" if any(is_excepted(host_of(url), entry.strip().lower()) for entry in exceptions.split(",")) else name
-
-
-def is_excepted(host: str, entry: str) -> bool:
-    """An entry is the end of a name, or a network: .hospital.org, 10.0.0.0/8."""
-    if not entry:
-        return False
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return host.endswith(entry)
-
-
-@contextmanager
-def proxies_named(url: str) -> Iterator[None]:
-    """Where a proxy may be why the server cannot be reached, the error names its variable, and not its address."""
-    try:
-        yield
-    except ServerUnavailable as error:
-        name, cause = proxy_variable(url), error.__cause__
-        words = cause.message() or "" if isinstance(cause, InferenceServerException) else ""
-        if not name or not NO_CONNECTION.search(words):
-            raise
-        status = re.search(r"proxy returned response code (\d+)", words)
-        reason = f"a proxy answered with HTTP {status[1]}" if status else "there was no connection"
-        exceptions = next((name for name in EXCEPTIONS if name in os.environ), EXCEPTIONS[-1])
-        way_out = f"{name} is set, so its proxy was asked; {exceptions}={host_of(url)} goes past it"
-        raise type(error)(f"{str(error).replace(words, reason)}; {way_out}") from cause

@@ -114,7 +114,9 @@ def server_error(error: InferenceServerException, url: str, timeout_s: float) ->
     if kind is RequestTimeout:
         return timeout_error(url, timeout_s)
     # below the first line stands, at most, a traceback
-    words = ENSEMBLE_PREFIX.sub("", error.message() or "no reason given").split("\n", 1)[0]
+    message = error.message()
+    message = message if message and isinstance(message, str) else "no reason given"  # from JSON it may be anything
+    words = ENSEMBLE_PREFIX.sub("", message).split("\n", 1)[0]
     if words == WAITED_TOO_LONG:
         limit = f"{timeout_s:g} s, or for longer than the server lets requests wait"
         return RequestTimeout(f"the request waited in the queue of {url} for {limit}; try again later")

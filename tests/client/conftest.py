@@ -2,8 +2,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
-import tritonclient.http
 from helpers.fake_server import FakeTriton
+from medimageparse_client import connection
 from tritonclient.utils import InferenceServerException
 
 
@@ -24,7 +24,7 @@ def triton(monkeypatch):
         }
 
     monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", Triton)
-    monkeypatch.setattr(tritonclient.http, "InferenceServerClient", Triton)
+    monkeypatch.setattr(connection, "HttpServer", Triton)
     return Triton
 
 

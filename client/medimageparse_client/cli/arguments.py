@@ -13,7 +13,7 @@ from medimageparse_client.cli.connection import API_KEY
 from medimageparse_client.cli.console import EXIT_CODE_HELP, version
 from medimageparse_client.cli.evaluate import EVALUATE_HELP, add_options
 from medimageparse_client.cli.kinds import IMAGES, VOLUMES
-from medimageparse_client.formats.picture import Window
+from medimageparse_client.formats.windows import Window
 
 SEGMENT_HELP = """\
 The first argument is a volume, or a folder of volumes, and the others are prompts. With --prompt or --prompts-file

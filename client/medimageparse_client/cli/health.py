@@ -13,7 +13,7 @@ def health(args: argparse.Namespace) -> int:
     with connect(args) as client:
         state = client.health(canary=True)
     if not state.is_live:
-        raise ServerUnavailable(state.problem or f"the server at {args.url} does not live")
+        raise state.error or ServerUnavailable(f"the server at {args.url} does not live")
     ready = "".join(f"{name}: {'ready' if is_ready else 'not ready'}\n" for name, is_ready in state.models.items())
     write(sys.stdout, f"{state.server} at {args.url}: live\n{ready}")
     if state.problem:

@@ -13,9 +13,9 @@ from pathlib import Path
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
 from medimageparse_client.cli.text_files import read_prompts
-from medimageparse_client.client import check_prompts
 from medimageparse_client.files import check_place, ending_of, identity, is_stream
 from medimageparse_client.formats.nifti import MAX_BYTES
+from medimageparse_client.inputs import check_prompts
 
 
 class Standard(Enum):

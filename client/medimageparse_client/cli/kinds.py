@@ -11,10 +11,11 @@ from medimageparse_contract.models import MODEL_2D, MODEL_3D
 
 from medimageparse_client.client import Client
 from medimageparse_client.files import picture_bytes
-from medimageparse_client.formats import nifti, picture
+from medimageparse_client.formats import nifti, picture, voxels
 from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
 
+CUT = "  (cut to 77 tokens)"
 # writes a result as the bytes of a file that ends as the second argument says
 Encoder = Callable[[Any, str], bytes]
 
@@ -78,50 +79,39 @@ def encode_report(result: Segmentation | ImageSegmentation, ending: str) -> byte
 
 def volume_table(result: Segmentation) -> str:
     """One line a prompt, then what was used."""
+    facts = result.facts
     lines = [f"{'label':>5}  {'score':>5}  {'voxels':>9}  {'ml':>8}  prompt\n"]
     for prompt, label in result.labels.items():
-        described = result.describe(prompt)
-        score, voxels, volume_ml = (described[name] for name in ("highest_score", "voxels", "volume_ml"))
-        ml = "-" if volume_ml is None else f"{volume_ml:.1f}"
-        cut = "  (cut to 77 tokens)" if described["truncated"] else ""
-        lines.append(f"{label:>5}  {score:>5.2f}  {voxels:>9}  {ml:>8}  {prompt}{cut}\n")
-    used = result.report["image"]
-    sides = f"stored as {used['stored_orientation']}, read as {used['orientation']}"
-    facts = (
-        f"intensity {intensity_words(used['intensity'])}",
-        sides if used["sides_known"] else "which side is left is not known",
-        f"sliced along axis {'xyz'[used['slice_axis_stored']]}",
+        found = facts.prompts[label - 1]
+        ml = "-" if found.volume_ml is None else f"{found.volume_ml:.1f}"
+        cut = CUT if found.truncated else ""
+        lines.append(f"{label:>5}  {found.highest_score:>5.2f}  {found.voxels:>9}  {ml:>8}  {prompt}{cut}\n")
+    used = facts.image
+    sides = f"stored as {used.stored_orientation}, read as {used.orientation}"
+    words = (
+        f"intensity {used.intensity}",
+        sides if used.sides_known else "which side is left is not known",
+        f"sliced along axis {'xyz'[used.slice_axis_stored]}",
     )
-    return "".join(lines) + f"used: {' | '.join(facts)}\n"
+    return "".join(lines) + f"used: {' | '.join(words)}\n"
 
 
 def image_table(result: ImageSegmentation) -> str:
     """One line a prompt, what a recognition left out, then what was used."""
+    facts = result.facts
     lines = [f"{'label':>5}  {'highest':>7}  {'pixels':>9}  {'p-value':>7}  {'category':<19}  prompt\n"]
     for prompt, label in result.labels.items():
-        described = result.describe(prompt)
-        p_value = "-" if described["p_value"] is None else f"{described['p_value']:.3f}"
-        cut = "  (cut to 77 tokens)" if described["truncated"] else ""
+        found = facts.prompts[label - 1]
+        p_value = "-" if found.p_value is None else f"{found.p_value:.3f}"
+        cut = CUT if found.truncated else ""
         lines.append(
-            f"{label:>5}  {described['highest_probability']:>7.2f}  {described['area_pixels']:>9}  {p_value:>7}  "
-            f"{described['category']:<19}  {prompt}{cut}\n"
+            f"{label:>5}  {found.highest_probability:>7.2f}  {found.area_pixels:>9}  {p_value:>7}  "
+            f"{found.category:<19}  {prompt}{cut}\n"
         )
-    lines += [f"left out: {rejected['text']} ({rejected['reason']})\n" for rejected in result.report["rejected"]]
-    dicom = result.report.get("dicom")
-    if dicom:  # the picture that was sent is made of it
-        inverted = " | inverted" if dicom["inverted"] else ""
-        used = f"DICOM window {dicom['window'] or 'percentile'} {bounds_words(dicom['bounds'])}{inverted}"
-    else:
-        used = f"intensity {intensity_words(result.report['image']['intensity'])}"
+    lines += [f"left out: {rejected.text} ({rejected.reason})\n" for rejected in facts.rejected]
+    # of a DICOM slice a picture was made and sent
+    used = facts.dicom or f"intensity {facts.image.intensity}"
     return "".join(lines) + f"used: {used}\n"
-
-
-def intensity_words(intensity: dict[str, Any]) -> str:
-    return f"{intensity['used']} {bounds_words(intensity['bounds'])}".strip()
-
-
-def bounds_words(bounds: list[float] | None) -> str:
-    return f"{bounds[0]:g}..{bounds[1]:g}" if bounds else ""
 
 
 ENCODE: dict[str, Encoder] = {"output": encode_masks, "preview": encode_preview, "report": encode_report}
@@ -129,7 +119,7 @@ VOLUMES = Kind(
     noun="volume",
     model=MODEL_3D,
     suffixes=nifti.SUFFIXES,
-    recognizes=nifti.recognizes,
+    recognizes=voxels.recognizes,
     results={"output": (".nii.gz", ".nii"), "preview": (".png",), "report": (".json",)},
     encode=ENCODE,
     max_prompts={},

@@ -60,7 +60,7 @@ class Session:
         with self.client(HEALTH_TIMEOUT_S) as client:
             state = client.health()
         if not state.models.get(self.kind.model):
-            raise ServerUnavailable(state.problem or f"the server at {self.args.url} has not loaded {self.kind.model}")
+            raise state.error or ServerUnavailable(f"the server at {self.args.url} has not loaded {self.kind.model}")
 
     def is_segmenting(self) -> bool:
         """Whether the model answers now; one whose steps have crashed may still call itself ready."""
@@ -79,7 +79,7 @@ class Session:
                 put(place, self.kind.encode[option](result, encoding_of(place, self.kind.results[option])))
             except Exception as error:  # whatever it is, it is counted and told
                 failures.append((place, error))
-        return Outcome(self.kind.table(result), list(result.report.get("warnings", [])), failures)
+        return Outcome(self.kind.table(result), list(result.facts.warnings), failures)
 
     def ask(self, source: Path | bytes) -> Segmentation | ImageSegmentation:
         with self.client(self.args.timeout) as client:

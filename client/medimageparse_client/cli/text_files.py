@@ -5,8 +5,8 @@ import errno
 import re
 from pathlib import Path
 
-from medimageparse_client.client import check_prompts
 from medimageparse_client.errors import InvalidRequest
+from medimageparse_client.inputs import check_prompts
 
 BYTE_ORDER_MARKS = {  # UTF-32 before UTF-16, whose mark is the beginning of its own
     codecs.BOM_UTF32_LE: "utf-32",

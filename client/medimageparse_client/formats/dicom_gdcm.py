@@ -1,6 +1,7 @@
 """Decodes the pixels of the DICOM file on stdin with GDCM, and writes them to stdout as .npy.
 
-A program of its own, since GDCM ends its whole process (abort, segmentation fault) at some damaged files.
+A program of its own, since GDCM ends its whole process (abort, segmentation fault) at some damaged files. Its
+arguments are the tags to read.
 """
 
 import sys
@@ -10,22 +11,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import JPEGExtended12Bit, JPEGLosslessSV1
 
-TAGS = [
-    "SamplesPerPixel",
-    "PhotometricInterpretation",
-    "NumberOfFrames",
-    "Rows",
-    "Columns",
-    "BitsAllocated",
-    "BitsStored",
-    "HighBit",
-    "PixelRepresentation",
-    "PixelData",
-]
-
 
 def main() -> None:
-    header = pydicom.dcmread(BytesIO(sys.stdin.buffer.read()), force=True, specific_tags=[*TAGS])
+    header = pydicom.dcmread(BytesIO(sys.stdin.buffer.read()), force=True, specific_tags=sys.argv[1:])
     if header.file_meta.TransferSyntaxUID == JPEGExtended12Bit:
         # GDCM finds the process in the stream itself; under this one's own name pydicom keeps 12 bits from it
         header.file_meta.TransferSyntaxUID = JPEGLosslessSV1

@@ -1,8 +1,6 @@
-"""What the caller has (path, bytes, nibabel image or array) -> the bytes of a NIfTI file, and back."""
+"""What the caller has (path, bytes, nibabel image or array) -> the bytes of a NIfTI file."""
 
-import math
 import os
-import re
 import zlib
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -12,26 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
-from nibabel.volumeutils import apply_read_scaling
 
 from medimageparse_client.errors import InvalidVolume
+from medimageparse_client.formats.voxels import is_nifti, recognizes
 
 Volume: TypeAlias = "str | os.PathLike[str] | bytes | SpatialImage | npt.NDArray[Any]"
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 2**31 - 2**20  # one gRPC message, less its other fields
-# the first bytes of a .nii -> its header, and the order of its bytes
-HEADERS: dict[bytes, tuple[Any, str]] = {
-    kind.sizeof_hdr.to_bytes(4, order): (kind, order)
-    for kind in (nib.Nifti1Header, nib.Nifti2Header)
-    for order in ("little", "big")
-}
-GZIP = b"\x1f\x8b"
-CHUNK = 2**14  # bytes of gzip that are unpacked at a time
-ZEROS = re.compile(rb"\0*")
-TRUNCATED = "the file is truncated: it ends before its last voxel or before the checksum of its gzip"
-DAMAGED = "the file is damaged: its gzip cannot be unpacked"
-CHANGED = "the gzip checksum does not fit: the file was changed or damaged in transfer"
 UNREADABLE = (HeaderDataError, ImageFileError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises
 
 
@@ -135,74 +121,3 @@ def image_of_image(image: SpatialImage) -> nib.Nifti1Image:
     if image.affine is None:
         return nib.Nifti1Image(as_nifti_type(voxels), None)
     return image_of_array(voxels, image.affine)
-
-
-def is_nifti(data: bytes) -> bool:
-    """Whether `data` begins like a .nii.gz, or like a .nii of version 1 or 2 in either byte order."""
-    return data.startswith(GZIP) or data[:4] in HEADERS
-
-
-def recognizes(path: Path) -> bool:
-    """Whether the file at `path` holds a volume in NIfTI, whatever its name; False for what cannot be read."""
-    try:
-        if not path.is_file():  # a pipe would be empty afterwards
-            return False
-        with path.open("rb") as file:
-            start = bytes(unpack(file.read(CHUNK), nib.Nifti2Header.sizeof_hdr))
-    except (OSError, InvalidVolume):
-        return False
-    # the header alone, as beside an .img, says "ni1" or "ni2" there
-    magic = start[344:348], start[4:8]
-    return start[:4] in HEADERS and (magic[0] == b"n+1\0" or magic[1] == b"n+2\0")
-
-
-def decode_voxels(data: bytes) -> npt.NDArray[Any]:
-    """The values [x,y,z] in the bytes of a .nii or .nii.gz file, of every file that the server takes.
-
-    The affine is not looked at: what the server made of it stands in its report.
-    """
-    magic = bytes(unpack(data, 4)[:4])
-    if magic not in HEADERS:
-        raise InvalidVolume("this is not a NIfTI file")
-    kind, order = HEADERS[magic]
-    header = kind(read(data, kind.sizeof_hdr), order, check=False)
-    shape, offset = header.get_data_shape(), int(header["vox_offset"]) or header.single_vox_offset
-    dtype = header.get_data_dtype()
-    content = read(data, offset + math.prod(shape) * dtype.itemsize)
-    voxels = np.frombuffer(content, dtype, math.prod(shape), offset).reshape(shape[:3], order="F")
-    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
-    is_scaled = slope != 0 and math.isfinite(slope)
-    return apply_read_scaling(voxels, slope, intercept) if is_scaled else voxels
-
-
-def read(data: bytes, n_bytes: int) -> memoryview:
-    """The first `n_bytes` of what is in a file."""
-    content = memoryview(unpack(data, n_bytes))[:n_bytes]
-    if len(content) < n_bytes:
-        raise InvalidVolume(TRUNCATED)
-    return content
-
-
-def unpack(data: bytes, n_bytes: int) -> bytes | bytearray:
-    """At most the first `n_bytes` of what is in a file, in gzip or not; several gzip members are one stream.
-
-    What stands behind the member that holds the last of these bytes is not looked at, as in the server.
-    """
-    if not data.startswith(GZIP):
-        return data
-    content, place = bytearray(), 0
-    while len(content) < n_bytes and data.startswith(GZIP, place):
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof and len(content) <= n_bytes:
-            packed = data[place : place + CHUNK]
-            if not packed:
-                raise InvalidVolume(TRUNCATED)
-            try:
-                content += member.decompress(packed, n_bytes + 1 - len(content))
-            except zlib.error as error:
-                is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
-                raise InvalidVolume(CHANGED if is_checksum else DAMAGED) from error
-            place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
-        place = ZEROS.match(data, place).end()  # type: ignore[union-attr]
-    del content[n_bytes:]
-    return content

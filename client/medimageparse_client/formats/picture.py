@@ -14,12 +14,12 @@ from medimageparse_contract import exif
 from PIL import Image
 
 from medimageparse_client.errors import InvalidImage
+from medimageparse_client.formats.windows import Window
 
 if TYPE_CHECKING:
     from medimageparse_client.formats.dicom_slice import DicomSlice
 
 AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
-Window: TypeAlias = Literal["abdomen", "lung", "pelvis", "liver", "colon", "pancreas"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima")  # usual ones; the content says what a file is
 PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
@@ -112,7 +112,7 @@ def recognizes(path: Path) -> bool:
 def dicom_holds_picture(file: BinaryIO) -> bool:
     """Also where that cannot be found out: reading the file then tells why."""
     try:
-        from medimageparse_client.formats.dicom_file import holds_picture
+        from medimageparse_client.formats.dicom_header import holds_picture
     except ModuleNotFoundError:
         return True
     return holds_picture(file)
@@ -181,8 +181,17 @@ def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:
     return EncodedImage(encode_picture(Image.fromarray(dicom_slice.square())), dicom_slice)
 
 
+def upright_size(data: bytes, exif_orientation: int) -> tuple[int, int]:
+    """Rows and columns of the picture in the bytes of a PNG or JPEG file when it is turned upright."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        columns, rows = Image.open(BytesIO(data), formats=("PNG", "JPEG")).size
+    is_turned = exif_orientation in (5, 6, 7, 8)
+    return (columns, rows) if is_turned else (rows, columns)
+
+
 def decode_picture(
-    data: bytes, exif_orientation: int = 1, grey_range: Sequence[float] | None = None, padding: Sequence[int] = ()
+    data: bytes, exif_orientation: int = 1, grey_range: Sequence[float] | None = None, padding: Sequence[float] = ()
 ) -> Image.Image:
     """The picture (RGB) in the bytes of a PNG or JPEG file as the server saw it: turned upright, on black.
 

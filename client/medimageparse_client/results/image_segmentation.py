@@ -1,13 +1,11 @@
 """What the server answers about an image, as the caller sees it."""
 
-import base64
-import json
 import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +13,10 @@ from PIL import Image
 
 from medimageparse_client.errors import ServerError
 from medimageparse_client.files import ending_of, picture_bytes, write_file
-from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture
+from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture, upright_size
+from medimageparse_client.results.answer import Answer, odd_answers_refused
 from medimageparse_client.results.preview import colour, draw_image_preview
+from medimageparse_client.results.report import ImageFacts, ImagePrompt, Report, facts_of
 
 if TYPE_CHECKING:
     from medimageparse_client.formats.dicom_slice import DicomSlice
@@ -40,7 +40,7 @@ class ImageSegmentation:
     prompts: tuple[str, ...]
     probabilities: npt.NDArray[np.uint8] = field(repr=False)
     categories: tuple[str, ...]
-    report: dict[str, Any] = field(repr=False)
+    report: Report = field(repr=False)
     image: bytes = field(repr=False)
 
     @property
@@ -66,9 +66,14 @@ class ImageSegmentation:
         """The pixels [H,W] of one prompt; masks of two prompts may overlap."""
         return find_mask(self.probabilities[self.labels[prompt] - 1])
 
-    def describe(self, prompt: str) -> dict[str, Any]:
+    @property
+    def facts(self) -> ImageFacts:
+        """What this package reads out of the report."""
+        return facts_of(self.report, ImageFacts)
+
+    def describe(self, prompt: str) -> Report:
         """What the report says about one prompt: present, area_pixels, box_pixels, category, p_value and more."""
-        described: dict[str, Any] = self.report["prompts"][self.labels[prompt] - 1]
+        described: Report = self.report["prompts"][self.labels[prompt] - 1]
         return described
 
     def to_bytes(self, ending: str = ".png") -> bytes:
@@ -92,10 +97,10 @@ class ImageSegmentation:
 
     def draw(self) -> Image.Image:
         """The image with the labels in colour and a legend."""
-        legend = {label: describe_area(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
-        image, intensity = self.report["image"], self.report["image"]["intensity"]
-        padding = intensity.get("padding", ())
-        picture = decode_picture(self.image, image["exif_orientation"], intensity["bounds"], padding)
+        facts = self.facts
+        legend = {label: describe_area(prompt, facts.prompts[label - 1]) for prompt, label in self.labels.items()}
+        intensity = facts.image.intensity
+        picture = decode_picture(self.image, facts.image.exif_orientation, intensity.bounds, intensity.padding)
         return draw_image_preview(picture, self.label_map, legend)
 
     def preview(self, path: str | os.PathLike[str]) -> None:
@@ -108,28 +113,41 @@ def find_mask(probability: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return probability > 127
 
 
-def describe_area(prompt: str, described: dict[str, Any]) -> str:
+def describe_area(prompt: str, described: ImagePrompt) -> str:
     """A line of the legend."""
-    if not described["present"]:
+    if not described.present:
         return f"{prompt}: not found"
-    return f"{prompt}: {described['area_pixels']} pixels, {described['category']}"
+    return f"{prompt}: {described.area_pixels} pixels, {described.category}"
 
 
-def decode_image_answer(
-    prompts: tuple[str, ...] | None,
-    image: EncodedImage,
-    image_features: bytes,
-    categories: tuple[str, ...],
-    report: bytes,
-) -> ImageSegmentation:
-    """The outputs of the model, all of one request, put together; without prompts those that the report names."""
-    described = json.loads(report)
-    features = json.loads(image_features)
-    maps = np.frombuffer(base64.b64decode(features["data"]), features["dtype"]).reshape(features["shape"])
-    texts = tuple(entry["text"] for entry in described["prompts"])
-    if not len(maps) == len(categories) == len(texts) == len(texts if prompts is None else prompts):
+@dataclass(frozen=True)
+class Maps:
+    """What the output `image_features` says."""
+
+    data: bytes
+    shape: tuple[int, int, int]
+    dtype: Literal["uint8"]
+
+
+def decode_image_answer(prompts: tuple[str, ...] | None, image: EncodedImage, answer: Answer) -> ImageSegmentation:
+    """The outputs of the model, all of one request, put together; they must fit the image that was sent.
+
+    Without prompts those that the report names are the result's.
+    """
+    report: Report = answer.json("report", dict[str, Any])
+    with odd_answers_refused("report"):
+        facts = facts_of(report, ImageFacts)
+    categories = answer.texts("text_features")
+    maps = answer.json("image_features", Maps)
+    texts = tuple(described.text for described in facts.prompts)
+    if not maps.shape[0] == len(categories) == len(texts) == len(texts if prompts is None else prompts):
         raise ServerError("the server's answer does not have one map and one category for each prompt")
-    result = ImageSegmentation(texts if prompts is None else prompts, maps, categories, described, image.data)
+    with odd_answers_refused("image_features"):
+        size = upright_size(image.data, facts.image.exif_orientation)
+        probabilities = np.frombuffer(maps.data, maps.dtype).reshape(maps.shape)
+    if probabilities.shape[1:] != size:
+        raise ServerError("the server's answer has maps of another size than the image that was sent")
+    result = ImageSegmentation(texts if prompts is None else prompts, probabilities, categories, report, image.data)
     return result if image.dicom_slice is None else bring_to_slice(result, image.dicom_slice, prompts is None)
 
 
@@ -153,7 +171,7 @@ def bring_to_slice(result: ImageSegmentation, dicom_slice: "DicomSlice", are_apa
     )
 
 
-def measure(mask: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def measure(mask: npt.NDArray[np.bool_]) -> Report:
     """What the report says about a mask's size: the box from its first to its last pixel, inclusive."""
     rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
     box = [[rows[0], columns[0]], [rows[-1], columns[-1]]] if rows else None

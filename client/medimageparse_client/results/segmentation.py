@@ -1,8 +1,6 @@
 """What the server answers, as the caller sees it."""
 
-import base64
 import gzip
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from medimageparse_client.errors import ServerError
 from medimageparse_client.files import ending_of, picture_bytes, write_file
-from medimageparse_client.formats.nifti import SUFFIXES, decode_voxels
+from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
+from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
+from medimageparse_client.results.answer import Answer, odd_answers_refused
 from medimageparse_client.results.preview import draw_preview
+from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +39,7 @@ class Segmentation:
     affine: npt.NDArray[np.float64] = field(repr=False)
     labels: dict[str, int]
     scores: npt.NDArray[np.float32] = field(repr=False)
-    report: dict[str, Any] = field(repr=False)
+    report: Report = field(repr=False)
     nifti: bytes = field(repr=False)
     volume: bytes = field(repr=False)
 
@@ -45,9 +47,14 @@ class Segmentation:
         """The voxels [x,y,z] of one prompt."""
         return np.asarray(self.label_map == self.labels[prompt])
 
-    def describe(self, prompt: str) -> dict[str, Any]:
+    @property
+    def facts(self) -> VolumeFacts:
+        """What this package reads out of the report."""
+        return facts_of(self.report, VolumeFacts)
+
+    def describe(self, prompt: str) -> Report:
         """What the report says about one prompt: present, highest_score, voxels, volume_ml, box_voxels, box_mm."""
-        described: dict[str, Any] = self.report["prompts"][self.labels[prompt] - 1]
+        described: Report = self.report["prompts"][self.labels[prompt] - 1]
         return described
 
     def to_bytes(self, ending: str = ".nii.gz") -> bytes:
@@ -66,42 +73,53 @@ class Segmentation:
 
     def draw(self) -> Image.Image:
         """A few slices with the labels in colour and a legend, in radiological display."""
-        image = self.report["image"]
-        legend = {label: describe_size(prompt, self.describe(prompt)) for prompt, label in self.labels.items()}
+        facts = self.facts
+        legend = {label: describe_size(prompt, facts.prompts[label - 1]) for prompt, label in self.labels.items()}
         return draw_preview(
             decode_voxels(self.volume),
             self.label_map,
             self.affine,
             legend,
-            grey_range=image["intensity"]["bounds"],
-            padding=image["intensity"].get("padding", ()),
-            is_oriented=image["sides_known"],
+            grey_range=facts.image.intensity.bounds,
+            padding=facts.image.intensity.padding,
+            is_oriented=facts.image.sides_known,
         )
 
 
-def describe_size(prompt: str, described: dict[str, Any]) -> str:
+def describe_size(prompt: str, described: VolumePrompt) -> str:
     """A line of the legend."""
-    if not described["present"]:
+    if not described.present:
         return f"{prompt}: not found"
-    return f"{prompt}: {described['volume_ml']:.1f} ml"
+    return (
+        f"{prompt}: {described.voxels} voxels"
+        if described.volume_ml is None
+        else f"{prompt}: {described.volume_ml:.1f} ml"
+    )
 
 
-def decode_answer(
-    prompts: tuple[str, ...], volume: bytes, nifti_file: bytes, scores: npt.NDArray[np.float32], report: bytes
-) -> Segmentation:
-    """The outputs of the model, all of one request, put together."""
-    nifti = base64.b64decode(json.loads(nifti_file)["data"])
-    told = json.loads(report)
+@dataclass(frozen=True)
+class NiftiFile:
+    """What the output `nifti_file` says."""
+
+    data: bytes
+
+
+def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer) -> Segmentation:
+    """The outputs of the model, all of one request, put together; they must fit the volume that was sent."""
+    report: Report = answer.json("report", dict[str, Any])
+    with odd_answers_refused("report"):
+        facts = facts_of(report, VolumeFacts)
+    shape = read_layout(volume).shape
+    nifti = answer.json("nifti_file", NiftiFile).data
+    with odd_answers_refused("nifti_file"):
+        label_map = decode_label_map(nifti, shape, len(prompts))
+    scores = answer.tensor("scores", np.float32, 2)
+    if len(facts.prompts) != len(prompts) or scores.shape != (len(prompts), shape[facts.image.slice_axis_stored]):
+        raise ServerError("the server's answer does not have one score for each prompt and slice")
+    affine = np.array(facts.image.affine, np.float64)
+    if not is_invertible(affine):
+        raise ServerError("the server's answer has an affine that cannot be inverted")
     labels: dict[str, int] = {}
     for label, prompt in enumerate(prompts, start=1):
         labels.setdefault(prompt, label)
-    return Segmentation(
-        prompts=prompts,
-        label_map=decode_voxels(nifti),
-        affine=np.array(told["image"]["affine"], np.float64),
-        labels=labels,
-        scores=scores,
-        report=told,
-        nifti=nifti,
-        volume=volume,
-    )
+    return Segmentation(prompts, label_map, affine, labels, scores, report, nifti, volume)

@@ -1,0 +1,148 @@
+"""The bytes of a NIfTI file -> its voxels."""
+
+import gzip
+import math
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from medimageparse_contract import gzip_stream
+from nibabel.spatialimages import HeaderDataError
+from nibabel.volumeutils import apply_read_scaling
+
+from medimageparse_client.errors import InvalidVolume
+
+# the first bytes of a .nii -> its header, and the order of its bytes
+HEADERS: dict[bytes, tuple[Any, str]] = {
+    kind.sizeof_hdr.to_bytes(4, order): (kind, order)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header)
+    for order in ("little", "big")
+}
+HEAD = 2**14  # bytes of a file that tell what it is
+MAX_START = 2**16  # bytes before the labels of a map
+TRUNCATED = "the file is truncated: it ends before its last voxel or before the checksum of its gzip"
+GZIP_FAULTS = {
+    "truncated": TRUNCATED,
+    "damaged": "the file is damaged: its gzip cannot be unpacked",
+    "changed": "the gzip checksum does not fit: the file was changed or damaged in transfer",
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the voxels stand in a file.
+
+    shape: (x, y, z)
+    start, end: the bytes of the unpacked file that they take
+    slope, intercept: what the stored values are to be scaled by; slope 0 or not finite leaves them as they are
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    start: int
+    slope: float
+    intercept: float
+
+    @property
+    def end(self) -> int:
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def is_scaled(self) -> bool:
+        return self.slope != 0 and math.isfinite(self.slope)
+
+
+def is_nifti(data: bytes) -> bool:
+    """Whether `data` begins like a .nii.gz, or like a .nii of version 1 or 2 in either byte order."""
+    return data.startswith(gzip_stream.GZIP) or data[:4] in HEADERS
+
+
+def recognizes(path: Path) -> bool:
+    """Whether the file at `path` holds a volume in NIfTI, whatever its name; False for what cannot be read."""
+    try:
+        if not path.is_file():  # a pipe would be empty afterwards
+            return False
+        with path.open("rb") as file:
+            start = bytes(unpack(file.read(HEAD), nib.Nifti2Header.sizeof_hdr))
+    except (OSError, InvalidVolume):
+        return False
+    # the header alone, as beside an .img, says "ni1" or "ni2" there
+    magic = start[344:348], start[4:8]
+    return start[:4] in HEADERS and (magic[0] == b"n+1\0" or magic[1] == b"n+2\0")
+
+
+def read_layout(data: bytes) -> Layout:
+    """Raises InvalidVolume for what is no NIfTI file of one volume."""
+    magic = bytes(unpack(data, 4)[:4])
+    if magic not in HEADERS:
+        raise InvalidVolume("this is not a NIfTI file")
+    kind, order = HEADERS[magic]
+    header = kind(read(data, kind.sizeof_hdr), order, check=False)
+    try:
+        shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
+        start = int(header["vox_offset"]) or header.single_vox_offset
+    except (HeaderDataError, ArithmeticError, LookupError, ValueError) as error:
+        raise InvalidVolume("the header of the NIfTI file is damaged") from error
+    if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1 or start < 0 or not dtype.itemsize:
+        raise InvalidVolume("the NIfTI file is not one 3D volume")
+    return Layout(shape[:3], dtype, start, float(header["scl_slope"]), float(header["scl_inter"]))
+
+
+def decode_voxels(data: bytes) -> npt.NDArray[Any]:
+    """The values [x,y,z] in the bytes of a .nii or .nii.gz file, of every file that the server takes.
+
+    The affine is not looked at: what the server made of it stands in its report.
+    """
+    layout = read_layout(data)
+    voxels = voxels_of(read(data, layout.end), layout)
+    return apply_read_scaling(voxels, layout.slope, layout.intercept) if layout.is_scaled else voxels
+
+
+def decode_label_map(data: bytes, shape: tuple[int, ...], n_labels: int) -> npt.NDArray[np.unsignedinteger[Any]]:
+    """Labels [x,y,z] of 0..n_labels in a .nii.gz file; no more is unpacked than a map of `shape` takes.
+
+    Raises InvalidVolume for every other file.
+    """
+    try:
+        with gzip.open(BytesIO(data)) as file:
+            content = file.read(MAX_START + math.prod(shape) * 2 + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidVolume(GZIP_FAULTS["damaged"]) from error
+    layout = read_layout(content)
+    if layout.shape != shape:
+        raise InvalidVolume(f"it has {words(layout.shape)} voxels, and the volume {words(shape)}")
+    if layout.dtype.kind != "u" or layout.dtype.itemsize > 2 or layout.is_scaled or layout.end != len(content):
+        raise InvalidVolume("it is not one label a voxel")
+    labels = voxels_of(content, layout)
+    if labels.max() > n_labels:
+        raise InvalidVolume("it has more labels than prompts")
+    return labels
+
+
+def voxels_of(content: bytes | memoryview, layout: Layout) -> npt.NDArray[Any]:
+    return np.frombuffer(content, layout.dtype, math.prod(layout.shape), layout.start).reshape(layout.shape, order="F")
+
+
+def words(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def read(data: bytes, n_bytes: int) -> memoryview:
+    """The first `n_bytes` of what is in a file."""
+    content = memoryview(unpack(data, n_bytes))[:n_bytes]
+    if len(content) < n_bytes:
+        raise InvalidVolume(TRUNCATED)
+    return content
+
+
+def unpack(data: bytes, n_bytes: int) -> bytes | bytearray:
+    """At most the first `n_bytes` of what is in a file, in gzip or not."""
+    try:
+        return gzip_stream.unpack(data, n_bytes)
+    except gzip_stream.GzipFault as error:
+        raise InvalidVolume(GZIP_FAULTS[error.kind]) from error

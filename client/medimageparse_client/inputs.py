@@ -1,0 +1,36 @@
+"""What a caller asks -> the inputs of the models."""
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from medimageparse_contract.options import Intensity, Orientation
+
+from medimageparse_client.errors import InvalidRequest
+
+SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]
+
+
+def check_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:
+    """The prompts, trimmed; refuses what the server could not tell apart."""
+    prompts = tuple(prompt.strip() for prompt in ([prompts] if isinstance(prompts, str) else prompts))
+    if not prompts:
+        raise InvalidRequest("there is no prompt; give at least one, for example 'liver'")
+    if not all(prompts):
+        raise InvalidRequest("a prompt is empty; leave it out or say what to segment")
+    if any("&" in prompt for prompt in prompts):
+        raise InvalidRequest("a prompt contains '&', which separates prompts; give each structure its own prompt")
+    return prompts
+
+
+def encode_prompts(prompts: tuple[str, ...]) -> bytes:
+    """The input `text` of the model."""
+    try:
+        return " & ".join(prompts).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest("a prompt is not valid Unicode; write it in UTF-8") from error
+
+
+def encode_options(intensity: Intensity, orientation: Orientation, slice_axis: SliceAxis) -> dict[str, bytes]:
+    """The optional inputs of the model; `output` spares the server the label map as a tensor."""
+    options = {"intensity": intensity, "orientation": orientation, "slice_axis": slice_axis, "output": "nifti_file"}
+    return {name: str(value).encode() for name, value in options.items()}

@@ -1,0 +1,62 @@
+"""The outputs of one request, taken as what the contract says they are; any other answer is a ServerError."""
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from medimageparse_client.errors import InvalidRequest, ServerError
+
+# what reading an answer of a wrong form ends in, here, in tritonclient and in numpy
+ODD = (
+    *(ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError, struct.error),
+    *(InvalidRequest, msgspec.MsgspecError),
+)
+Kind = TypeVar("Kind")
+
+
+@contextmanager
+def odd_answers_refused(name: str) -> Iterator[None]:
+    """ServerError for whatever goes wrong in the block, which reads the output `name`, or something else so called."""
+    try:
+        yield
+    except OSError:  # some of them are ValueErrors too: no certificate that is trusted
+        raise
+    except ODD as error:
+        reason = f": {error}" if isinstance(error, InvalidRequest | msgspec.MsgspecError) else ""
+        raise ServerError(
+            f"the server's answer is not one of MedImageParse: its {name} cannot be read{reason}"
+        ) from error
+
+
+class Answer:
+    """tensors: by name of the output; None for one that is not there"""
+
+    def __init__(self, tensors: Mapping[str, npt.NDArray[Any] | None]) -> None:
+        self._tensors = tensors
+
+    def tensor(
+        self, name: str, dtype: npt.DTypeLike, n_dimensions: int, *, may_be_empty: bool = False
+    ) -> npt.NDArray[Any]:
+        array = self._tensors[name]
+        if array is None or not (array.size or may_be_empty):
+            raise ServerError(f"the server's answer has no {name}")
+        if array.dtype != dtype or array.ndim != n_dimensions:
+            raise ServerError(f"the server's answer has {name} as {array.dtype} {list(array.shape)}")
+        return array
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A list of texts, perhaps none."""
+        array = self.tensor(name, np.object_, 1, may_be_empty=True)
+        with odd_answers_refused(name):
+            return tuple(str(text, "utf-8") for text in array)
+
+    def json(self, name: str, kind: type[Kind]) -> Kind:
+        """What the JSON in an output says, as a `kind`; of a field of bytes the text is base64."""
+        array = self.tensor(name, np.object_, 1)
+        with odd_answers_refused(name):
+            return msgspec.json.decode(array.item(), type=kind)

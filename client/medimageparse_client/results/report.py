@@ -1,0 +1,124 @@
+"""What this package reads out of the server's reports; a report has more, and callers get all of it as it is."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+Report: TypeAlias = dict[str, Any]
+Row: TypeAlias = tuple[float, float, float, float]
+Facts = TypeVar("Facts")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """
+    used: how the values were brought to 0..255
+    bounds: those that became black and white
+    padding: those that are black wherever they lie
+    """
+
+    used: str
+    bounds: tuple[float, float] | None
+    padding: tuple[float, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.used} {bounds_words(self.bounds)}".strip()
+
+
+@dataclass(frozen=True)
+class VolumePrompt:
+    """volume_ml: None where the size of a voxel is not known"""
+
+    present: bool
+    highest_score: float
+    voxels: int
+    volume_ml: float | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class VolumeImage:
+    """
+    affine: voxels to millimetres (RAS+)
+    sides_known: whether the file says how the patient lies
+    orientation: in which the slices were cut
+    slice_axis_stored: which of x, y, z goes from slice to slice
+    """
+
+    affine: tuple[Row, Row, Row, Row]
+    sides_known: bool
+    stored_orientation: str | None
+    orientation: str
+    slice_axis_stored: Literal[0, 1, 2]
+    intensity: Intensity
+
+
+@dataclass(frozen=True)
+class VolumeFacts:
+    """The report on a volume."""
+
+    prompts: tuple[VolumePrompt, ...]
+    image: VolumeImage
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """p_value: None for a prompt that the image type does not know"""
+
+    text: str
+    present: bool
+    area_pixels: int
+    highest_probability: float
+    category: str
+    p_value: float | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """What a recognition left out."""
+
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """exif_orientation: how the file says that it is to be turned; 1 is upright"""
+
+    exif_orientation: int
+    intensity: Intensity
+
+
+@dataclass(frozen=True)
+class DicomUse:
+    """What the client did to a DICOM slice: `window` is None for percentiles, values outside `bounds` are cut off."""
+
+    window: str | None
+    bounds: tuple[float, float]
+    inverted: bool
+
+    def __str__(self) -> str:
+        return f"DICOM window {self.window or 'percentile'} {bounds_words(self.bounds)}{' | inverted' * self.inverted}"
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """The report on an image."""
+
+    prompts: tuple[ImagePrompt, ...]
+    rejected: tuple[Rejected, ...]
+    image: Picture
+    warnings: tuple[str, ...] = ()
+    dicom: DicomUse | None = None
+
+
+def facts_of(report: Report, kind: type[Facts]) -> Facts:
+    """Raises msgspec.ValidationError, which says where a report is not as the contract has it."""
+    return msgspec.convert(report, kind)
+
+
+def bounds_words(bounds: tuple[float, float] | None) -> str:
+    return f"{bounds[0]:g}..{bounds[1]:g}" if bounds else ""

@@ -1,0 +1,47 @@
+"""Files in gzip: no more is unpacked than is asked for, since a small one may hold gigabytes."""
+
+import re
+import zlib
+from typing import Literal
+
+GZIP = b"\x1f\x8b"
+CHUNK = 2**14  # bytes of gzip that are unpacked at a time
+ZEROS = re.compile(rb"\0*")
+
+
+class GzipFault(ValueError):
+    """What is wrong with the gzip; whoever reads the file says it in his words.
+
+    truncated: it ends too soon; damaged: it cannot be unpacked; changed: its checksum does not fit
+    """
+
+    def __init__(self, kind: Literal["truncated", "damaged", "changed"]) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def unpack(data: bytes, n_bytes: int) -> bytes | bytearray:
+    """At most the first `n_bytes` of what is in a file, in gzip or not; several gzip members are one stream.
+
+    What stands behind the member that holds the last of these bytes is not looked at, and its checksum only if they
+    are all that is in it.
+    """
+    if not data.startswith(GZIP):
+        return data
+    content, place = bytearray(), 0
+    while len(content) < n_bytes and data.startswith(GZIP, place):
+        member = zlib.decompressobj(wbits=31)
+        while not member.eof and len(content) <= n_bytes:
+            packed = data[place : place + CHUNK]
+            if not packed:
+                raise GzipFault("truncated")
+            try:
+                content += member.decompress(packed, n_bytes + 1 - len(content))
+            except zlib.error as error:
+                is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
+                raise GzipFault("changed" if is_checksum else "damaged") from error
+            place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
+        zeros = ZEROS.match(data, place)
+        place = zeros.end() if zeros else place
+    del content[n_bytes:]
+    return content
