@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from medimageparse_client.errors import ServerError
 from medimageparse_client.formats.picture import EncodedImage
+from medimageparse_client.results import answer
 from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation, decode_image_answer
 
 from medimageparse_gateway.errors import HttpError, TritonError
@@ -49,9 +50,7 @@ def image_of(form: Form, arrays: Arrays) -> ImageSegmentation:
     return decode_image_answer(
         tuple(form.prompts) or None,
         EncodedImage(bytes(form.image)),
-        image_features=arrays["image_features"].item(),
-        categories=tuple(category.decode() for category in arrays["text_features"]),
-        report=arrays["report"].item(),
+        answer.Answer(arrays),
     )
 
 

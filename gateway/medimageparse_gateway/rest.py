@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from medimageparse_client.client import check_prompts, encode_prompts
 from medimageparse_client.errors import InvalidRequest
+from medimageparse_client.inputs import check_prompts, encode_prompts
 from medimageparse_contract.catalogue import Model, structures
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from starlette.requests import Request

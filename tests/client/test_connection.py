@@ -9,7 +9,8 @@ import pytest
 from helpers.certificates import make_certificates
 from helpers.http2 import ACKNOWLEDGED, PING, SETTINGS, Frames, PingCount, frame
 from medimageparse_client import Client, connection
-from medimageparse_client.connection import is_this_machine, proxy_variable
+from medimageparse_client.proxies import proxy_variable
+from medimageparse_client.urls import is_this_machine
 
 SECRET = "kestrel-5502"
 VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")

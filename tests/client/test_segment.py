@@ -1,9 +1,11 @@
 import gzip
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client import Client, InvalidRequest, InvalidVolume, RequestTimeout, ServerError, ServerUnavailable
+from medimageparse_client.results.report import VolumePrompt
 from medimageparse_client.results.segmentation import describe_size
 from PIL import Image
 
@@ -12,7 +14,7 @@ from PIL import Image
 def test_segment(url, triton, volume_file, volume, affine):
     with Client(url) as client:
         result = client.segment(volume_file, ["liver", "left kidney"])
-    assert not client._server.is_open
+    assert not client._connection._server.is_open
     assert result.prompts == ("liver", "left kidney")
     assert result.labels == {"liver": 1, "left kidney": 2}
     np.testing.assert_array_equal(result.label_map, volume)
@@ -50,7 +52,7 @@ def test_options(triton, volume_file):
 
 
 def test_time_outs_are_finite_and_reach_the_transport(triton):
-    assert Client("http://localhost:8000", timeout_s=7)._server.options == {
+    assert Client("http://localhost:8000", timeout_s=7)._connection._server.options == {
         "connection_timeout": 7,
         "network_timeout": 7,
     }
@@ -189,10 +191,11 @@ def test_preview_shows_the_intensities_that_the_network_saw(triton, volume_file,
         lambda *images, **options: seen.update(options) or Image.new("RGB", (4, 4)),
     )
     result.preview(tmp_path / "masks.png")
-    assert seen == {"grey_range": [-160.0, 240.0], "padding": [3000.0], "is_oriented": True}
+    assert seen == {"grey_range": (-160.0, 240.0), "padding": (3000.0,), "is_oriented": True}
 
 
 def test_legend():
-    found = {"present": True, "voxels": 3, "volume_ml": 1.25}
+    found = VolumePrompt(True, 0.9, 3, 1.25, False)
     assert describe_size("liver", found) == "liver: 1.2 ml"
-    assert describe_size("liver", found | {"present": False}) == "liver: not found"
+    assert describe_size("liver", replace(found, volume_ml=None)) == "liver: 3 voxels"
+    assert describe_size("liver", replace(found, present=False)) == "liver: not found"

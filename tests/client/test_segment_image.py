@@ -1,16 +1,16 @@
 import io
 import json
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
 import pytest
 from medimageparse_client import Client, ImageSegmentation, InvalidImage, InvalidRequest, ServerError, ServerUnavailable
-from medimageparse_client.client import ImageType
-from medimageparse_client.formats.dicom_slice import WINDOWS
-from medimageparse_client.formats.picture import Window
+from medimageparse_client.formats.windows import WINDOWS, Window
 from medimageparse_client.results.image_segmentation import describe_area, measure
 from medimageparse_client.results.preview import colour
-from medimageparse_contract.image_types import TARGETS
+from medimageparse_client.results.report import ImagePrompt
+from medimageparse_contract.image_types import TARGETS, ImageType
 from PIL import Image
 
 
@@ -28,9 +28,11 @@ def result_of(probabilities, prompts=None):
     prompts = prompts or tuple(f"prompt {k}" for k in range(1, len(probabilities) + 1))
     report = {
         "prompts": [
-            {"text": t, "category": "tumor", **measure(p > 127)} for t, p in zip(prompts, probabilities, strict=True)
+            {"text": t, "category": "tumor", "highest_probability": 1.0, "p_value": None, "truncated": False}
+            | measure(p > 127)
+            for t, p in zip(prompts, probabilities, strict=True)
         ],
-        "image": {"exif_orientation": 1, "intensity": {"bounds": None}},
+        "image": {"exif_orientation": 1, "intensity": {"used": "none", "bounds": None}},
         "rejected": [],
     }
     picture = io.BytesIO()
@@ -237,9 +239,9 @@ def test_preview_of_16_bits_shows_what_the_network_saw(triton, tmp_path, monkeyp
 
 
 def test_legend():
-    found = {"present": True, "area_pixels": 12, "category": "lung"}
+    found = ImagePrompt("left lung", True, 12, 0.9, "lung", None, False)
     assert describe_area("left lung", found) == "left lung: 12 pixels, lung"
-    assert describe_area("left lung", found | {"present": False}) == "left lung: not found"
+    assert describe_area("left lung", replace(found, present=False)) == "left lung: not found"
 
 
 def test_the_report_can_be_written_as_json(triton, array):

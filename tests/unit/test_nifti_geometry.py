@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from medimageparse_client.formats.nifti import decode_voxels
+from medimageparse_client.formats.voxels import decode_voxels
 from medimageparse_client.results.preview import draw_preview
 from medimageparse_serving.volume.nifti_geometry import QUATERNION_ROUNDING, SHEARED, read_geometry
 from medimageparse_serving.volume.nifti_masks import (

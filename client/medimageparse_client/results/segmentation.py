@@ -90,11 +90,8 @@ def describe_size(prompt: str, described: VolumePrompt) -> str:
     """A line of the legend."""
     if not described.present:
         return f"{prompt}: not found"
-    return (
-        f"{prompt}: {described.voxels} voxels"
-        if described.volume_ml is None
-        else f"{prompt}: {described.volume_ml:.1f} ml"
-    )
+    ml = described.volume_ml
+    return f"{prompt}: {described.voxels} voxels" if ml is None else f"{prompt}: {ml:.1f} ml"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import pydicom
 import pytest
 from helpers.dicom_files import STORAGE, dicom_bytes, dicom_file, dicom_header, grey_file
 from medimageparse_client import InvalidImage
-from medimageparse_client.formats.dicom_file import read_header, read_pixels
+from medimageparse_client.formats.dicom_header import read_header
+from medimageparse_client.formats.dicom_pixels import read_pixels
 from medimageparse_client.formats.dicom_slice import read_slice
 from medimageparse_client.formats.picture import encode_image, is_dicom, recognizes
 from PIL import Image
@@ -232,7 +233,7 @@ def test_what_cannot_be_read_is_no_image(tmp_path, monkeypatch):
 
 def test_without_pydicom_dicom_files_are_found_all_the_same(tmp_path, monkeypatch):
     """And the message about each says what to install."""
-    monkeypatch.delitem(sys.modules, "medimageparse_client.formats.dicom_file", raising=False)
+    monkeypatch.delitem(sys.modules, "medimageparse_client.formats.dicom_header", raising=False)
     monkeypatch.delitem(sys.modules, "medimageparse_client.formats.dicom_slice", raising=False)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     for name, data in (("a", grey_file(PIXELS)), ("b", grey_file(PIXELS)[132:])):

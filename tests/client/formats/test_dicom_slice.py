@@ -11,7 +11,7 @@ import pytest
 from helpers.dicom_files import dicom_file
 from helpers.places import DATA, SHARED
 from medimageparse_client import Client, InvalidImage
-from medimageparse_client.formats.dicom_file import TAGS
+from medimageparse_client.formats.dicom_header import TAGS
 from medimageparse_client.formats.dicom_slice import (
     SIDE,
     WINDOWS,

@@ -11,7 +11,8 @@ import pydicom
 import pytest
 from helpers.dicom_files import dicom_bytes, dicom_header, grey_file
 from medimageparse_client import InvalidImage
-from medimageparse_client.formats.dicom_file import GDCM_PROGRAM, read_header, read_pixels
+from medimageparse_client.formats.dicom_header import read_header
+from medimageparse_client.formats.dicom_pixels import GDCM_PROGRAM, read_pixels
 from medimageparse_client.formats.dicom_slice import read_slice
 from PIL import Image
 from pydicom._uid_dict import UID_dictionary

@@ -4,7 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client import InvalidVolume
-from medimageparse_client.formats.nifti import decode_voxels, encode_volume
+from medimageparse_client.formats.nifti import encode_volume
+from medimageparse_client.formats.voxels import decode_voxels
 
 
 def test_files_and_bytes_travel_as_they_are(volume_file):

@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.nifti_answers import assert_same_geometry, brought_to, label_image
+from medimageparse_client.results.answer import Answer
 from medimageparse_client.results.segmentation import decode_answer
 
 AXES = [
@@ -142,8 +143,7 @@ def test_sides_that_the_file_does_not_say_are_named_as_such(infer, request_of, v
     assert np.array_equal(found["label_map"], infer(request_of(sent, orientation="stored"))["label_map"])
     assert all(prompt["volume_ml"] is not None for prompt in report["prompts"])
     prompts = tuple(prompt["text"] for prompt in report["prompts"])
-    told = [found[name].item() for name in ("nifti_file", "report")]
-    result = decode_answer(prompts, sent, told[0], found["scores"], told[1])
+    result = decode_answer(prompts, sent, Answer(found))
     assert np.array_equal(result.label_map, found["label_map"])
     assert np.array_equal(result.affine, report["image"]["affine"])
     result.preview(tmp_path / "preview.png")
