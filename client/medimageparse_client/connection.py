@@ -12,7 +12,7 @@ import tritonclient.http
 from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE
 
 from medimageparse_client.access import key_headers, tls_options
-from medimageparse_client.errors import ServerError, translate_errors
+from medimageparse_client.errors import OddAnswer, translate_errors
 from medimageparse_client.proxies import proxies_named
 from medimageparse_client.results.answer import Answer, odd_answers_refused
 from medimageparse_client.urls import Protocol, is_this_machine, split_url
@@ -31,7 +31,7 @@ class HttpServer(tritonclient.http.InferenceServerClient):  # type: ignore[misc]
         response = super()._post(*arguments, **options)
         if response.get("Content-Encoding") not in (None, "identity"):
             response.release()
-            raise ServerError("the server's answer is compressed, which it was not asked for")
+            raise OddAnswer("the server's answer is compressed, which it was not asked for")
         return response
 
 

@@ -55,6 +55,10 @@ class ServerError(MedImageParseError):
     """The server failed; the message is its own."""
 
 
+class OddAnswer(ServerError):
+    """The server's answer is not one of MedImageParse; it is the same when asked again."""
+
+
 # gRPC status or HTTP status -> error; everything else is a ServerError
 ERROR_OF_STATUS: dict[str | None, type[MedImageParseError]] = {
     "StatusCode.INVALID_ARGUMENT": InvalidRequest,

@@ -9,6 +9,7 @@ from typing import TypeVar
 from medimageparse_client.errors import (
     AccessDenied,
     MedImageParseError,
+    OddAnswer,
     ServerBusy,
     ServerError,
     ServerUnavailable,
@@ -76,7 +77,7 @@ class Retry:
             self.final = self.final or error
             raise self.final
         is_worth_it = isinstance(error, ServerUnavailable)
-        if isinstance(error, ServerError) and self.limit_s:
+        if isinstance(error, ServerError) and not isinstance(error, OddAnswer) and self.limit_s:
             is_worth_it = not self.is_back()  # or this request is all that the server cannot do
         if not is_worth_it:
             raise error

@@ -69,11 +69,13 @@ class FakeTriton:
         labels = np.asanyarray(volume.dataobj).astype(np.uint8)
         labels[labels > len(prompts)] = 0
         nifti = gzip.compress(nib.Nifti1Image(labels, volume.affine).to_bytes())
+        report = self.report(prompts, labels, volume.affine)
+        n_slices = volume.shape[report["image"]["slice_axis_stored"]]
         return FakeAnswer(
             self.missing_output,
             nifti_file=np.array([json.dumps({"data": base64.b64encode(nifti).decode()}).encode()], np.object_),
-            scores=np.full((len(prompts), volume.shape[2]), 0.75, np.float32),
-            report=np.array([json.dumps(self.report(prompts, labels, volume.affine)).encode()], np.object_),
+            scores=np.full((len(prompts), n_slices), 0.75, np.float32),
+            report=np.array([json.dumps(report).encode()], np.object_),
         )
 
     def report(self, prompts, labels, affine):

@@ -54,7 +54,7 @@ class Layout:
 
     @property
     def is_scaled(self) -> bool:
-        return self.slope != 0 and math.isfinite(self.slope)
+        return self.slope != 0 and math.isfinite(self.slope) and (self.slope, self.intercept) != (1, 0)
 
 
 def is_nifti(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""The outputs of one request, taken as what the contract says they are; any other answer is a ServerError."""
+"""The outputs of one request, taken as what the contract says they are; any other is an OddAnswer."""
 
 import struct
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from medimageparse_client.errors import InvalidRequest, ServerError
+from medimageparse_client.errors import InvalidRequest, OddAnswer
 
 # what reading an answer of a wrong form ends in, here, in tritonclient and in numpy
 ODD = (
@@ -21,14 +21,14 @@ Kind = TypeVar("Kind")
 
 @contextmanager
 def odd_answers_refused(name: str) -> Iterator[None]:
-    """ServerError for whatever goes wrong in the block, which reads the output `name`, or something else so called."""
+    """OddAnswer for whatever goes wrong in the block, which reads the output `name`, or something else so called."""
     try:
         yield
     except OSError:  # some of them are ValueErrors too: no certificate that is trusted
         raise
     except ODD as error:
         reason = f": {error}" if isinstance(error, InvalidRequest | msgspec.MsgspecError) else ""
-        raise ServerError(
+        raise OddAnswer(
             f"the server's answer is not one of MedImageParse: its {name} cannot be read{reason}"
         ) from error
 
@@ -44,9 +44,9 @@ class Answer:
     ) -> npt.NDArray[Any]:
         array = self._tensors[name]
         if array is None or not (array.size or may_be_empty):
-            raise ServerError(f"the server's answer has no {name}")
+            raise OddAnswer(f"the server's answer has no {name}")
         if array.dtype != dtype or array.ndim != n_dimensions:
-            raise ServerError(f"the server's answer has {name} as {array.dtype} {list(array.shape)}")
+            raise OddAnswer(f"the server's answer has {name} as {array.dtype} {list(array.shape)}")
         return array
 
     def texts(self, name: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medimageparse_client.errors import ServerError
+from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, picture_bytes, write_file
 from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture, upright_size
 from medimageparse_client.results.answer import Answer, odd_answers_refused
@@ -141,12 +141,12 @@ def decode_image_answer(prompts: tuple[str, ...] | None, image: EncodedImage, an
     maps = answer.json("image_features", Maps)
     texts = tuple(described.text for described in facts.prompts)
     if not maps.shape[0] == len(categories) == len(texts) == len(texts if prompts is None else prompts):
-        raise ServerError("the server's answer does not have one map and one category for each prompt")
+        raise OddAnswer("the server's answer does not have one map and one category for each prompt")
     with odd_answers_refused("image_features"):
         size = upright_size(image.data, facts.image.exif_orientation)
         probabilities = np.frombuffer(maps.data, maps.dtype).reshape(maps.shape)
     if probabilities.shape[1:] != size:
-        raise ServerError("the server's answer has maps of another size than the image that was sent")
+        raise OddAnswer("the server's answer has maps of another size than the image that was sent")
     result = ImageSegmentation(texts if prompts is None else prompts, probabilities, categories, report, image.data)
     return result if image.dicom_slice is None else bring_to_slice(result, image.dicom_slice, prompts is None)
 

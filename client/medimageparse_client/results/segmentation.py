@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from medimageparse_client.errors import ServerError
+from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, picture_bytes, write_file
 from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
@@ -112,10 +112,10 @@ def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer) -> Se
         label_map = decode_label_map(nifti, shape, len(prompts))
     scores = answer.tensor("scores", np.float32, 2)
     if len(facts.prompts) != len(prompts) or scores.shape != (len(prompts), shape[facts.image.slice_axis_stored]):
-        raise ServerError("the server's answer does not have one score for each prompt and slice")
+        raise OddAnswer("the server's answer does not have one score for each prompt and slice")
     affine = np.array(facts.image.affine, np.float64)
     if not is_invertible(affine):
-        raise ServerError("the server's answer has an affine that cannot be inverted")
+        raise OddAnswer("the server's answer has an affine that cannot be inverted")
     labels: dict[str, int] = {}
     for label, prompt in enumerate(prompts, start=1):
         labels.setdefault(prompt, label)

@@ -15,8 +15,9 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
-from medimageparse_client import Segmentation, files, retry
+from medimageparse_client import Segmentation, client, files, retry
 from medimageparse_client.cli import arguments, jobs, main
+from medimageparse_client.results.segmentation import decode_answer
 from PIL import Image
 
 
@@ -114,13 +115,12 @@ def test_a_fault_of_this_program_in_one_file_is_told_and_the_others_go_on(triton
         gzip.compress(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)).to_bytes())
     )
 
-    def answer(server, image, prompts):
-        if read(gzip.decompress(image)).shape == (3, 3, 3):
+    def decode(prompts, volume, answer):
+        if read(gzip.decompress(volume)).shape == (3, 3, 3):
             raise fault
-        return real(server, image, prompts)
+        return decode_answer(prompts, volume, answer)
 
-    real = triton.answer_volume
-    monkeypatch.setattr(triton, "answer_volume", answer)
+    monkeypatch.setattr(client, "decode_answer", decode)
     assert segment("scans", "liver", options=("-o", "out")) == 1
     assert names("out") == ["a.nii.gz", "c.nii.gz"]
     out, err = capsys.readouterr()

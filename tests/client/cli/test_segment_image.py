@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from medimageparse_client.cli import main
 from medimageparse_client.cli.kinds import image_table
+from medimageparse_client.results.report import ImageFacts, facts_of
 from PIL import Image
 
 
@@ -188,5 +189,6 @@ def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatc
     ],
 )
 def test_the_table_says_what_was_used(report, line):
-    image = {"image": {"intensity": {"used": "percentile", "bounds": [12.0, 300.5]}}, "rejected": []}
-    assert image_table(SimpleNamespace(labels={}, report=image | report)).splitlines()[-1] == line
+    image = {"exif_orientation": 1, "intensity": {"used": "percentile", "bounds": [12.0, 300.5]}}
+    facts = facts_of({"prompts": [], "rejected": [], "image": image} | report, ImageFacts)
+    assert image_table(SimpleNamespace(labels={}, facts=facts)).splitlines()[-1] == line
