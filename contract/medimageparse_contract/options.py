@@ -1,4 +1,4 @@
-"""The optional inputs of the public models: what each may say."""
+"""The optional inputs of the public models: what each may say. The first of them is what leaving it out means."""
 
 from typing import Literal, TypeAlias, get_args
 
@@ -11,5 +11,5 @@ Orientation: TypeAlias = Literal["LAS", "stored"]
 INTENSITIES: tuple[str, ...] = get_args(Intensity)
 ORIENTATIONS: tuple[str, ...] = get_args(Orientation)
 SLICE_AXES = ("auto", "0", "1", "2")
-OUTPUTS_3D = ("nifti_file", "label_map")  # "all" is both
+OUTPUTS_3D = ("all", "nifti_file", "label_map")  # "all" is both
 OUTPUTS_2D = ("probabilities", "masks")

@@ -1,7 +1,5 @@
 """Step 1 of 2D: a PNG or JPEG file -> the square that the networks see, and the geometry that leads back."""
 
-from typing import Any
-
 from medimageparse_serving.image.image_file import Limits, decode_image
 from medimageparse_serving.triton.step import Step
 from medimageparse_serving.triton.tensors import Inputs
@@ -11,6 +9,6 @@ class TritonPythonModel(Step):
     def configure(self, parameters: dict[str, str]) -> None:
         self.limits = Limits(**{name: int(value) for name, value in parameters.items()})
 
-    def answer(self, inputs: Inputs) -> dict[str, Any]:
-        square, geometry = decode_image(inputs.item("image"), self.limits, **inputs.options("output"))
+    def answer(self, inputs: Inputs) -> dict[str, object]:
+        square, geometry = decode_image(inputs.item("image"), self.limits)
         return {"square": square, "geometry": geometry}

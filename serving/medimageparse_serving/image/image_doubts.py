@@ -13,19 +13,21 @@
 | CMYK without a mark | only Adobe's mark in a JPEG says that its four inks are inverted, as nearly all are |
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from medimageparse_serving.volume.grey_values import find_offset
+
 FEW_COLOURS = 8
 NARROW = 32  # of 256 grey values
 TAILS = 0.005  # of the pixels at either end: what the percentiles leave out
 
-# Hounsfield units, and what files add to them to stay above 0; both as shares of the pixels
-OFFSETS = (1024, 32768)
-REACH, AIR, BETWEEN, SOFT, BODY = (-1300, 3100), (-1300, -900), (-900, -300), (-200, 300), (-150, 200)
+OFFSETS = (1024, 32768)  # what files add to Hounsfield units to stay above 0
+SAMPLE_PIXELS = 2**20  # enough for shares of a thousandth
 
 STRIP = 2**20  # pixels that are counted at once
 
@@ -36,7 +38,7 @@ def find_doubts(picture: Image.Image, rgb: Image.Image, padding: list[int]) -> l
     """Sentences on a decoded picture and the RGB that the networks see of it; usually none."""
     doubts = list(doubts_of_colours(picture))
     if picture.mode == "I;16":
-        doubts.extend(doubts_of_16_bits(count_values(np.asarray(picture)), padding))
+        doubts.extend(doubts_of_16_bits(np.asarray(picture), padding))
     return doubts or list(doubts_of_contrast(rgb))
 
 
@@ -100,8 +102,9 @@ def count_values(stored: NDArray[np.uint16]) -> Counts:
     return counts
 
 
-def doubts_of_16_bits(counts: Counts, padding: list[int]) -> Iterator[str]:
+def doubts_of_16_bits(stored: NDArray[np.uint16], padding: list[int]) -> Iterator[str]:
     """At most one: the first that applies."""
+    counts = count_values(stored)
     if np.count_nonzero(counts) <= FEW_COLOURS:
         return
     if padding:
@@ -114,7 +117,7 @@ def doubts_of_16_bits(counts: Counts, padding: list[int]) -> Iterator[str]:
             "the values lie near 0 and near 65535 and nowhere between, as negative numbers do that were stored without "
             "their sign; add 32768 to the signed values, or send the DICOM file with the client"
         )
-    elif (offset := hounsfield_offset(counts)) is not None:
+    elif (offset := find_offset(sample(stored), OFFSETS)) is not None:
         yield (
             f"the values look like CT in Hounsfield units + {offset}, and no window is applied to them; scale the "
             "window that you want to 0..255, or send the DICOM file with the client and name a window"
@@ -144,15 +147,7 @@ def are_signed(counts: Counts) -> bool:
     return bool(min(low, high) >= 0.01 * counts.sum() and low + high > 0.999 * counts.sum())
 
 
-def hounsfield_offset(counts: Counts) -> int | None:
-    """What has been added to Hounsfield units, where the values are such."""
-    for offset in OFFSETS:
-        reach, air, between, soft, body = (
-            float(counts[max(0, offset + low) : offset + high].sum() / counts.sum())
-            for low, high in (REACH, AIR, BETWEEN, SOFT, BODY)
-        )
-        content = 1 - air - between
-        has_air = air >= 0.02 and air / np.ptp(AIR) >= 2 * between / np.ptp(BETWEEN)
-        if reach >= 0.98 and has_air and body >= 0.2 and soft >= content / 2:
-            return offset
-    return None
+def sample(stored: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """About SAMPLE_PIXELS of a picture's values, evenly spread."""
+    step = max(1, math.isqrt(stored.size // SAMPLE_PIXELS))
+    return stored[::step, ::step].astype(np.float32).ravel()

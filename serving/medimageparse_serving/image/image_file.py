@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from medimageparse_contract import exif
-from medimageparse_contract.options import OUTPUTS_2D
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from medimageparse_serving.image.geometry import Geometry, Intensity
 from medimageparse_serving.image.image_doubts import count_values, find_doubts, find_padding
 from medimageparse_serving.image.image_faults import (
     NO_PALETTE,
@@ -47,12 +47,8 @@ class Limits:
     max_scans: int
 
 
-def decode_image(
-    image: bytes, limits: Limits, output: str = "probabilities"
-) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def decode_image(image: bytes, limits: Limits) -> tuple[NDArray[np.uint8], Geometry]:
     """File -> RGB [side,side,3], padded with black, and its geometry."""
-    if output not in OUTPUTS_2D:
-        raise Refused(f"output is unknown; send one of {', '.join(OUTPUTS_2D)}, or leave it out")
     if len(image) > limits.max_image_bytes:
         raise Refused(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
     file = find_file(image)
@@ -60,27 +56,25 @@ def decode_image(
         raise Refused(f"image is a JPEG of more than {limits.max_scans} scans; send it as a plain JPEG, or as PNG")
     picture = read_picture(file, limits)
     rgb, intensity = to_rgb(picture, bits_of(file))
-    doubts = find_doubts(picture, rgb, intensity["padding"])
+    doubts = find_doubts(picture, rgb, intensity.padding)
     orientation = exif_orientation(picture)
     if orientation in UPRIGHT:
         rgb = rgb.transpose(UPRIGHT[orientation])
     width, height = rgb.size
     square = pad_to_square(np.asarray(rgb))
-    side = len(square)
     top, left = margins(height, width)
-    geometry = {
-        "format": picture.format,
-        "mode": picture.mode,
-        "exif_orientation": orientation,
-        "height": height,
-        "width": width,
-        "side": side,
-        "top": top,
-        "left": left,
-        "intensity": intensity,
-        "output": output,
-        "warnings": doubts,
-    }
+    geometry = Geometry(
+        format=str(picture.format),
+        mode=picture.mode,
+        exif_orientation=orientation,
+        height=height,
+        width=width,
+        side=len(square),
+        top=top,
+        left=left,
+        intensity=intensity,
+        warnings=doubts,
+    )
     return square, geometry
 
 
@@ -171,7 +165,7 @@ def bits_of(file: bytes) -> int:
     return file[24] if reader_of(file) is PngImageFile else 8
 
 
-def to_rgb(picture: Image.Image, bits: int) -> tuple[Image.Image, dict[str, Any]]:
+def to_rgb(picture: Image.Image, bits: int) -> tuple[Image.Image, Intensity]:
     """8-bit RGB on black, and what was done to its values."""
     if picture.mode == "I;16":  # 16-bit grey, the only kind whose lower bits Pillow keeps
         stored = np.array(picture)
@@ -181,15 +175,14 @@ def to_rgb(picture: Image.Image, bits: int) -> tuple[Image.Image, dict[str, Any]
         bounds = find_bounds(stored[~np.isin(stored, padding)] if padding else stored)
         grey_of = to_grey(np.arange(2**16), *bounds)
         grey_of[padding] = 0
-        done = {"used": "percentile", "bounds": list(bounds), "padding": padding}
-        return Image.fromarray(grey_of[stored]).convert("RGB"), done
+        return Image.fromarray(grey_of[stored]).convert("RGB"), Intensity("percentile", list(bounds), padding)
     if picture.has_transparency_data:
         see_through = picture.info.get("transparency")
         if isinstance(see_through, int | tuple) and picture.mode in ("L", "RGB"):
             picture.info["transparency"] = to_8_bits(see_through, bits)
         rgba = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
-    return picture.convert("RGB"), {"used": "high byte" if bits == 16 else "none", "bounds": None, "padding": []}
+    return picture.convert("RGB"), Intensity("high byte" if bits == 16 else "none", None, [])
 
 
 def to_8_bits(see_through: int | tuple[int, ...], bits: int) -> int | tuple[int, ...]:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, expit
 
+from medimageparse_serving.image.geometry import Geometry
 from medimageparse_serving.image.probability_maps import THRESHOLD, Found, enlarge, image_probabilities
 from medimageparse_serving.refused import Refused
 
@@ -96,7 +97,7 @@ def two_sided_p_values(x: NDArray[np.float64], a: NDArray[np.float64], b: NDArra
 
 def recognize(
     mask_logits: NDArray[np.float32],
-    geometry: dict[str, Any],
+    geometry: Geometry,
     p_values: list[float | None],
     p_value_threshold: float | None,
 ) -> tuple[list[Found], dict[int, str]]:

@@ -1,7 +1,6 @@
 """What a request asks for: its prompts, and which of them are decoded together."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from medimageparse_contract.image_types import TARGETS, ImageType
@@ -20,19 +19,22 @@ class Limits:
     max_groups: int
 
 
+@dataclass(frozen=True)
+class Asked:
+    """How the prompts were asked for."""
+
+    image_type: str | None
+    recognize: bool
+    joint: bool
+
+
 @dataclass(frozen=True, eq=False)
 class PromptRequest:
     """prompts: as asked, or the targets of the image type; prompt_groups: [G,N], those decoded together."""
 
     prompts: list[str]
     prompt_groups: NDArray[np.int64]
-    image_type: str | None
-    recognize: bool
-    joint: bool
-
-    def describe(self) -> dict[str, Any]:
-        """What the report says of it."""
-        return {"image_type": self.image_type, "recognize": self.recognize, "joint": self.joint}
+    asked: Asked
 
 
 def read_request(text: bytes | None, image_type: bytes | None, joint: bool | None, limits: Limits) -> PromptRequest:
@@ -45,7 +47,7 @@ def read_request(text: bytes | None, image_type: bytes | None, joint: bool | Non
     else:
         prompts = split_prompts(decode_text(text, limits.max_characters), limits.max_prompts, limits.max_characters)
     groups = group_prompts(len(prompts), is_joint, limits.max_groups)
-    return PromptRequest(prompts, groups, known_type, recognize, is_joint)
+    return PromptRequest(prompts, groups, Asked(known_type, recognize, is_joint))
 
 
 def known_image_type(name: bytes) -> ImageType:

@@ -15,6 +15,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from medimageparse_serving.refused import Refused
 from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
@@ -74,7 +75,7 @@ def read_response(response: Any, model: str) -> Arrays:
         raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
     outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
     if "refusal" in outputs:
-        raise RequestEnded(outputs["refusal"].item().decode(), pb_utils.TritonError.INVALID_ARG)
+        raise Refused(outputs["refusal"].item().decode())
     return outputs
 
 
@@ -95,8 +96,8 @@ class Pipeline:
         self.runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME", "")  # the launcher sets it
         self.networks = json.loads((folder / "networks.json").read_text()) | {"runtime": self.runtime or None}
 
-    async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> dict[str, Any]:
-        """The outputs by name, those that are wanted among them."""
+    async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> Arrays:
+        """The outputs by name, those that are wanted among them; Refused or RequestEnded if there are none."""
         raise NotImplementedError
 
     async def execute(self, requests: list[Any]) -> list[Any]:
@@ -105,6 +106,9 @@ class Pipeline:
     async def respond(self, request: Any) -> Any:
         try:
             return pb_utils.InferenceResponse(await self.tensors_of(request))
+        except Refused as refusal:
+            error = pb_utils.TritonError(str(refusal), pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
         except RequestEnded as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(*error.args))
         except Exception as error:
@@ -116,10 +120,10 @@ class Pipeline:
         inputs, calls = Inputs(request), Calls(self.parameters, watch(request))
         for name in self.required:
             if name not in inputs:
-                sentence = f"{name} is missing; every request needs it"
-                raise RequestEnded(sentence, pb_utils.TritonError.INVALID_ARG)
+                raise Refused(f"{name} is missing; every request needs it")
         wanted = list(request.requested_output_names())
-        outputs = await self.answer(inputs, calls, wanted)
-        if "report" in outputs and "report" in wanted:
-            outputs["report"] = json.loads(outputs["report"].item()) | {"milliseconds": calls.milliseconds()}
-        return as_tensors({name: output for name, output in outputs.items() if name in wanted})
+        arrays = await self.answer(inputs, calls, wanted)
+        outputs: dict[str, object] = {name: array for name, array in arrays.items() if name in wanted}
+        if "report" in outputs:
+            outputs["report"] = json.dumps(json.loads(arrays["report"].item()) | {"milliseconds": calls.milliseconds()})
+        return as_tensors(outputs)

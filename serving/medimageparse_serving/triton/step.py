@@ -1,6 +1,7 @@
 """A python step of the model repository: it takes tensors and answers with tensors, or with a refusal."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -24,7 +25,7 @@ class Step:
     def configure(self, parameters: dict[str, str]) -> None:
         """Reads what the configuration says, once."""
 
-    def answer(self, inputs: Inputs) -> dict[str, Any]:
+    def answer(self, inputs: Inputs) -> Mapping[str, object]:
         """The outputs by name; Refused if the caller is to send something else."""
         raise NotImplementedError
 

@@ -1,10 +1,11 @@
-"""Between numpy arrays and what steps speak of: bytes, texts, JSON."""
+"""Between numpy arrays and what steps speak of: bytes, texts, dataclasses as JSON."""
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -14,6 +15,8 @@ from medimageparse_serving.refused import Refused
 
 PACKAGE = Path(__file__).resolve().parents[1]
 LONGEST_CHOICE = 100  # bytes; no choice of an option is as long
+
+Record = TypeVar("Record")
 
 
 class Inputs:
@@ -36,38 +39,47 @@ class Inputs:
         """The one element of an input; None if the caller left it out."""
         return self.array(name).item() if name in self else None
 
-    def options(self, *names: str) -> dict[str, str]:
-        """The named options that the caller sent, as texts; Refused if one is no text."""
-        sent = {name: self.item(name)[:LONGEST_CHOICE] for name in names if self.item(name)}
-        try:
-            return {name: option.decode() for name, option in sent.items()}
-        except UnicodeDecodeError as error:
-            name = next(name for name, option in sent.items() if option == error.object)
-            raise Refused(f"{name} is not UTF-8 text") from None
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """What the caller chose, the first if nothing; Refused if it is none of them."""
+        sent = self.item(name) or choices[0].encode()
+        chosen = next((choice for choice in choices if choice.encode() == sent[:LONGEST_CHOICE]), None)
+        if chosen is None:
+            raise Refused(f"{name} is unknown; send one of {', '.join(choices)}, or leave it out")
+        return chosen
 
     def texts(self, name: str) -> list[str]:
         return [text.decode() for text in self.array(name)]
 
-    def json(self, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads(self.item(name))
-        return content
+    def record(self, name: str, kind: type[Record]) -> Record:
+        """A dataclass that another step has packed."""
+        return unpack(kind, json.loads(self.item(name)))
 
 
-def as_array(value: Any) -> NDArray[Any]:
-    """An array as it is; bytes, a text, a dict (JSON) or a list of these as BYTES."""
+def unpack(kind: type[Record], values: dict[str, Any]) -> Record:
+    """What `asdict` made of a dataclass, and of the dataclasses in it."""
+    kinds = get_type_hints(kind)
+
+    def value_of(name: str) -> Any:
+        return unpack(kinds[name], values[name]) if is_dataclass(kinds[name]) else values[name]
+
+    return kind(**{name: value_of(name) for name in values})
+
+
+def as_array(value: object) -> NDArray[Any]:
+    """An array as it is; bytes, a text, a dataclass (JSON) or a list of these as BYTES."""
     if isinstance(value, np.ndarray):
         return value
     values = value if isinstance(value, list) else [value]
     return np.array([as_bytes(value) for value in values], np.object_)
 
 
-def as_bytes(value: bytes | str | dict[str, Any]) -> bytes:
+def as_bytes(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
-    return (value if isinstance(value, str) else json.dumps(value)).encode()
+    return (value if isinstance(value, str) else json.dumps(asdict(value))).encode()
 
 
-def as_tensors(values: Mapping[str, Any]) -> list[Any]:
+def as_tensors(values: Mapping[str, object]) -> list[Any]:
     return [pb_utils.Tensor(name, as_array(value)) for name, value in values.items()]
 
 

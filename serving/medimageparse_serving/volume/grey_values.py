@@ -35,6 +35,7 @@ GAS = (-1300, -200)  # air, lungs, bowel gas: only CT has many voxels so far bel
 BELOW_FAT, FAT, LEAN_FAT = (-250, -130), (-130, -80), (-80, -30)  # the middle one is the fullest
 SOFT = (-200, 300)
 BODY = (-150, 200)  # fat to soft tissue; what a crop without air and bones holds
+SHIFTED_BODY = 0.2  # share of BODY, at least, where Hounsfield units are looked for about an offset
 # Some tools lose the intercept, or apply it twice.
 OFFSETS = (1024, -1024)
 
@@ -134,6 +135,15 @@ def is_ct(values: NDArray[np.float32], padding: Sequence[float]) -> bool:
     return has_air or is_mostly_gas or is_cut_off_in_gas(shares)
 
 
+def find_offset(values: NDArray[np.float32], offsets: Sequence[int]) -> int | None:
+    """What was added to Hounsfield units, where the values spread as such about one of the offsets."""
+    for offset in offsets:
+        shifted = values - np.float32(offset)
+        if Shares(shifted).between(BODY) >= SHIFTED_BODY and is_ct(shifted, []):
+            return offset
+    return None
+
+
 def without_far_cluster(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Without what resampling or lossy compression makes of padding: values far below air, close to each other."""
     is_far = values < HU_REACH[0]
@@ -168,10 +178,9 @@ def find_doubts(values: NDArray[np.float32], padding: Sequence[float]) -> list[s
     """What else a volume may be that is scaled by percentiles."""
     if has_few_levels(values):
         return [FEW]
-    for offset in OFFSETS:
-        shifted = values[~np.isin(values, padding)] - np.float32(offset)
-        if (values.min() >= 0 or offset < 0) and Shares(shifted).between(BODY) >= 0.2 and is_ct(shifted, []):
-            return [SHIFTED.format("+" if offset > 0 else "-", -offset)]
+    offset = find_offset(values[~np.isin(values, padding)], OFFSETS if values.min() >= 0 else OFFSETS[1:])
+    if offset is not None:
+        return [SHIFTED.format("+" if offset > 0 else "-", -offset)]
     shares = Shares(values[(values != 0) & ~np.isin(values, padding)])
     may_be_ct = shares.between(HU_REACH) >= HU_REACH_SHARE and shares.above(SOFT[1]) <= 1 / 3
     return [BELOW_ZERO] if may_be_ct and shares.between((-np.inf, LEAN_FAT[1])) >= 0.02 else []

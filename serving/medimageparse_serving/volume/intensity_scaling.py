@@ -10,6 +10,7 @@ from medimageparse_contract.options import CT_WINDOWS
 from numpy.typing import NDArray
 
 from medimageparse_serving.refused import Refused
+from medimageparse_serving.volume.geometry import Intensity
 from medimageparse_serving.volume.grey_values import choose_intensity, find_padding, has_few_levels
 
 PERCENTILES = (0.5, 99.5)
@@ -61,11 +62,10 @@ class Values:
 
 def scale_intensity(
     stored: NDArray[Any], slope: float, intercept: float, intensity: str
-) -> tuple[NDArray[Any], dict[str, Any]]:
+) -> tuple[NDArray[Any], Intensity, list[str]]:
     """Brings the values to 0..255, slice by slice; whole numbers as UINT8, which is resized as in training.
 
-    Beside the volume [D,H,W] it says what was done: `asked`, `used`, `bounds` (the values that become 0 and 255, None
-    if they are kept), `padding` (values that count for nothing and become 0), `resized_as`, `warnings`.
+    Gives the volume [D,H,W], UINT8 or FP32, what was done, and warnings.
     """
     values = Values(stored, slope, intercept)
     low, high = values.ends()
@@ -89,8 +89,7 @@ def scale_intensity(
         if padding:
             destination[np.isin(shown, padding)] = 0
     warnings += find_faults(sample, bounds, padding, Values(volume, 1, 0).sample())
-    done = {"asked": intensity, "used": used, "bounds": bounds, "padding": padding}
-    return volume, done | {"resized_as": volume.dtype.name, "warnings": warnings}
+    return volume, Intensity(intensity, used, bounds, padding, volume.dtype.name), warnings
 
 
 def find_bounds(values: Values, sample: NDArray[np.float32], used: str, padding: list[float]) -> list[float] | None:

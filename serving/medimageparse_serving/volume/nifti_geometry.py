@@ -1,12 +1,14 @@
 """The header of a NIfTI file -> where its voxels lie in the patient, what is doubtful, and the answer's header."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
+
+from medimageparse_serving.volume.geometry import HeaderFields
 
 Affine = NDArray[np.float64]
 
@@ -71,15 +73,14 @@ MIRRORED = (
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
-    """Where the voxels of a file lie.
+class Placement:
+    """Where the voxels of a file lie in the patient.
 
     affine: [4,4] from voxel (x, y, z) to mm, RAS+; with nothing usable along the stored axes from the first voxel
     source: "sform", "qform" or "pixdim", where the affine comes from
     sides_known: whether the file says which side is left
     stored_orientation: towards which sides the stored axes run, like "LAS"; None if not even a convention says it
     warnings: sentences for the caller
-    header: fields of the answer's header: the file's own bits where they are right
     """
 
     affine: Affine
@@ -87,10 +88,10 @@ class Geometry:
     sides_known: bool
     stored_orientation: str | None
     warnings: tuple[str, ...]
-    header: dict[str, Any]
+    header: HeaderFields
 
 
-def read_geometry(header: Nifti1Header) -> Geometry:
+def read_geometry(header: Nifti1Header) -> Placement:
     """The rule by which this server knows left from right.
 
     A form is coded if its code is over 0. It is usable if its 3 x 3 matrix is finite, reaches not beyond FARTHEST_MM
@@ -171,17 +172,18 @@ def read_geometry(header: Nifti1Header) -> Geometry:
     affine = affine.copy()
     affine[:3] *= mm
     fields = (*(f"{form}_code" for form in FIELDS), *QFORM_FIELDS, *SFORM_FIELDS)
-    return Geometry(
+    return Placement(
         affine=affine,
         source=source,
         sides_known=source in usable,
         stored_orientation=None if coded and source == "pixdim" else axis_codes(affine),
         warnings=tuple(warnings),
-        header={
-            "fields": {name: header[name].tolist() for name in fields},
-            "pixdim": header["pixdim"][:4].tolist(),
-            "spatial_units": int(header["xyzt_units"]) & 7,
-        },
+        header=HeaderFields(
+            nifti_version=2 if isinstance(header, Nifti2Header) else 1,
+            fields={name: header[name].tolist() for name in fields},
+            pixdim=header["pixdim"][:4].tolist(),
+            spatial_units=int(header["xyzt_units"]) & 7,
+        ),
     )
 
 

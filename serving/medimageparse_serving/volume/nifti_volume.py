@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, OUTPUTS_3D, SLICE_AXES
+from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, SLICE_AXES
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -16,14 +16,14 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medimageparse_serving.refused import Refused
+from medimageparse_serving.volume.geometry import Geometry, ImageReport
 from medimageparse_serving.volume.intensity_scaling import scale_intensity
-from medimageparse_serving.volume.nifti_geometry import Geometry, read_geometry
+from medimageparse_serving.volume.nifti_geometry import Placement, read_geometry
 
 CHOICES = {
     "intensity": INTENSITIES,
     "orientation": ORIENTATIONS,
     "slice_axis": SLICE_AXES,
-    "output": ("all", *OUTPUTS_3D),
 }
 
 GZIP = b"\x1f\x8b"
@@ -49,20 +49,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Options:
-    """The caller's choices, each with the default that stands for leaving it out."""
+    """The caller's choices, each with the one that stands for leaving it out."""
 
     intensity: str = "auto"
     orientation: str = "LAS"
     slice_axis: str = "auto"
-    output: str = "all"
-
-    def __post_init__(self) -> None:
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise Refused(f"{name} is unknown; send one of {', '.join(choices)}, or leave it out")
 
 
-def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArray[Any], dict[str, Any]]:
+def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArray[Any], Geometry]:
     """File -> volume [D,H,W], UINT8 or FP32 with values meant as 0..255, and its geometry."""
     if len(image) > limits.max_image_bytes:
         raise Refused(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
@@ -85,26 +79,21 @@ def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArr
     stored = np.frombuffer(content, dtype, math.prod(shape), start).reshape(shape, order="F")
     axes.insert(0, axes.pop(slice_axis))
     flipped.insert(0, flipped.pop(slice_axis))
-    volume, intensity = scale_intensity(orient(stored, axes, flipped), *slope_and_intercept(header), options.intensity)
-    warnings = [*place.warnings, *intensity.pop("warnings", [])]
-    geometry = {
-        "nifti_version": 2 if isinstance(header, Nifti2Header) else 1,
-        **place.header,
-        "shape": list(stored.shape),
-        "dtype": stored.dtype.name,
-        "affine": place.affine.tolist(),
-        "affine_source": place.source,
-        "sides_known": place.sides_known,
-        "stored_orientation": place.stored_orientation,
-        "orientation": options.orientation,
-        "slice_axis": slice_axis,
-        "axes": axes,
-        "flipped": flipped,
-        "intensity": intensity,
-        "warnings": warnings,
-        "outputs": OUTPUTS_3D if options.output == "all" else (options.output,),
-    }
-    return volume, geometry
+    voxels = orient(stored, axes, flipped)
+    volume, intensity, doubts = scale_intensity(voxels, *slope_and_intercept(header), options.intensity)
+    report = ImageReport(
+        shape=list(stored.shape),
+        dtype=stored.dtype.name,
+        affine=place.affine.tolist(),
+        affine_source=place.source,
+        sides_known=place.sides_known,
+        stored_orientation=place.stored_orientation,
+        orientation=options.orientation,
+        slice_axis=slice_axis,
+        slice_axis_stored=axes[0],
+        intensity=intensity,
+    )
+    return volume, Geometry(place.header, report, axes, flipped, [*place.warnings, *doubts])
 
 
 def find_file(image: bytes) -> bytes:
@@ -225,7 +214,7 @@ def slope_and_intercept(header: Nifti1Header) -> tuple[float, float]:
     return slope, intercept
 
 
-def network_axes(place: Geometry, orientation: str) -> tuple[list[int], list[bool]]:
+def network_axes(place: Placement, orientation: str) -> tuple[list[int], list[bool]]:
     """For each axis of (z, y, x): the stored axis it comes from, and whether that is reversed."""
     axes, flipped = [0, 1, 2], [False, False, False]
     if place.stored_orientation is not None and orientation == "LAS":

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from medimageparse_serving.triton.pipeline import Calls, RequestEnded
 from medimageparse_serving.triton.tensors import as_tensors
+from medimageparse_serving.volume.progress import Progress
 from medimageparse_serving.volume.sliding_window import from_square, iterate_windows
 
 LABELLED = ("label_slices", "scores")
@@ -22,6 +23,7 @@ async def segment_volume(
     window_size: int,
     windows_in_flight: int,
     image_size: int,
+    progress: Progress | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The one volume [D,H,W] and text_features [P,T,C] -> label_slices [D,H,W], scores [P,D].
 
@@ -39,8 +41,11 @@ async def segment_volume(
             while len(in_flight) == windows_in_flight or (in_flight and slices.stop == len(volume)):
                 done, finish = in_flight.popleft()
                 found = await finish()
-                label_slices[done.start : done.stop] = from_square(found["label_slices"], *volume.shape[1:])
+                labels = from_square(found["label_slices"], *volume.shape[1:])
+                label_slices[done.start : done.stop] = labels
                 scores[:, done.start : done.stop] = found["scores"].T
+                if progress:
+                    progress.add(labels)
     finally:
         for _, finish in in_flight:  # of a request that ends early: the networks are busy until then
             with contextlib.suppress(RequestEnded):

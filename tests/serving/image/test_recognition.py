@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from medimageparse_serving.image.geometry import Geometry, Intensity
 from medimageparse_serving.image.probability_maps import encode_masks, image_probabilities
 from medimageparse_serving.image.recognition import (
     BELOW_THRESHOLD,
@@ -23,7 +24,9 @@ from medimageparse_serving.image.recognition import (
 from scipy import stats
 
 FLAT = [[2.0, 3.0], [1.0, 1.0], [1.5, 1.0], [1.0, 4.0]]
-GEOMETRY = {"height": 32, "width": 24, "side": 32, "top": 0, "left": 4, "output": "probabilities"}
+GEOMETRY = Geometry(
+    "PNG", "RGB", 1, height=32, width=24, side=32, top=0, left=4, intensity=Intensity("none", None, []), warnings=[]
+)
 
 
 def drawn(*boxes, inside=0.9, outside=0.0, shape=(8, 8)):
@@ -181,13 +184,13 @@ def test_recognized_masks_share_no_pixel_in_8_bits():
     logits = logits_of(np.s_[:5, :], np.s_[3:, :])
     logits[1] -= 0.5
     found, _ = recognize(logits, GEOMETRY, [0.4, 0.5], None)
-    masks, described = encode_masks(found, 2, GEOMETRY)
+    masks, described = encode_masks(found, 2, GEOMETRY, "probabilities")
     assert list(described) == [1, 0]
     assert (masks > 127.5).sum(0).max() == 1
-    assert [mask["area_pixels"] for mask in described.values()] == (masks > 127.5).sum((1, 2)).tolist()
+    assert [mask.area_pixels for mask in described.values()] == (masks > 127.5).sum((1, 2)).tolist()
     assert masks[0].max() > 127  # where the other one won, 127 of what would be more
     assert (masks[0] == 127).any()
-    binary, _ = encode_masks(found, 2, GEOMETRY | {"output": "masks"})
+    binary, _ = encode_masks(found, 2, GEOMETRY, "masks")
     assert np.array_equal(binary, masks > 127.5)
 
 

@@ -3,17 +3,14 @@
 import base64
 import gzip
 import json
+from dataclasses import asdict
 
 import nibabel as nib
 import numpy as np
 import pytest
-from medimageparse_serving.volume.nifti_masks import (
-    count_labels,
-    describe_prompts,
-    encode_nifti_file,
-    stored_box,
-)
+from medimageparse_serving.volume.nifti_masks import encode_nifti_file
 from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
+from medimageparse_serving.volume.report import count_labels, describe_prompts, stored_box
 
 LIMITS = Limits(10**7, 10**7, 10**6, 1000, 1000)
 AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0]])
@@ -76,7 +73,7 @@ def test_the_report_of_a_prompt():
     volume, geometry = decode_volume(image.to_bytes(), Options(intensity="none"), LIMITS)
     label_slices = volume.astype(np.uint8)
     found, missing = describe_prompts(label_slices, [0.75, 0.25], geometry, ["liver", "cyst"], np.array([False, True]))
-    assert found == {
+    assert asdict(found) == {
         "text": "liver",
         "label": 1,
         "present": True,
@@ -87,5 +84,5 @@ def test_the_report_of_a_prompt():
         "box_mm": [[-9, 1, 12.5], [-3, 7, 27.5]],
         "truncated": False,
     }
-    assert (missing["present"], missing["voxels"], missing["volume_ml"]) == (False, 0, 0)
-    assert (missing["box_voxels"], missing["box_mm"], missing["truncated"]) == (None, None, True)
+    assert (missing.present, missing.voxels, missing.volume_ml) == (False, 0, 0)
+    assert (missing.box_voxels, missing.box_mm, missing.truncated) == (None, None, True)

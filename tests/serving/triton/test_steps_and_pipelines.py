@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -21,6 +22,17 @@ def text(words):
     return np.array([words.encode() if isinstance(words, str) else words], np.object_)
 
 
+@dataclass(frozen=True)
+class Of:
+    name: str
+
+
+@dataclass(frozen=True)
+class Report:
+    of: Of
+    numbers: list[int]
+
+
 class Doubling(Step):
     def configure(self, parameters):
         self.factor = int(parameters["factor"])
@@ -30,7 +42,7 @@ class Doubling(Step):
             raise Refused("number is odd; send an even one")
         if inputs.item("fault"):
             raise {"value": ValueError, "memory": MemoryError}[inputs.item("fault").decode()](SECRET)
-        return {"number": self.factor * inputs.array("number"), "words": ["a", b"b"], "report": {"of": SECRET}}
+        return {"number": self.factor * inputs.array("number"), "words": ["a", b"b"], "report": Report(Of(SECRET), [1])}
 
 
 def arguments(folder="", **parameters):
@@ -50,7 +62,7 @@ def test_a_step_answers_each_request_with_tensors(step):
     first, second = (response.arrays() for response in step.execute(requests))
     assert (first["number"].item(), second["number"].item()) == (2, 10)
     assert first["words"].tolist() == [b"a", b"b"]
-    assert json.loads(first["report"].item()) == {"of": SECRET}
+    assert json.loads(first["report"].item()) == {"of": {"name": SECRET}, "numbers": [1]}
 
 
 def test_the_callers_mistake_is_an_output(step):
@@ -70,11 +82,24 @@ def test_a_fault_says_where_it_is_and_none_of_its_words(step, fault, kind, code)
     assert good.arrays()["number"].item() == 4
 
 
-def test_options_that_are_no_text_are_refused_by_name():
-    inputs = Inputs(fake_triton.Request(intensity=text("none"), orientation=text(b"\xff" + SECRET.encode())))
-    assert inputs.options("intensity", "slice_axis") == {"intensity": "none"}
-    with pytest.raises(Refused, match="^orientation is not UTF-8 text$"):
-        inputs.options("intensity", "orientation")
+def test_what_one_step_packs_another_unpacks():
+    report = Report(Of("ä"), [1, 2])
+    inputs = Inputs(fake_triton.Request(report=as_array(report)))
+    assert inputs.record("report", Report) == report
+
+
+def test_a_choice_is_the_first_unless_the_caller_names_another():
+    inputs = Inputs(fake_triton.Request(intensity=text("none"), orientation=text("")))
+    assert inputs.choice("intensity", ("auto", "none")) == "none"
+    assert inputs.choice("orientation", ("LAS", "stored")) == "LAS"
+    assert inputs.choice("slice_axis", ("auto", "0")) == "auto"
+
+
+@pytest.mark.parametrize("sent", ["NONE", "none ", b"\xff", SECRET, "none" * 10**6], ids=lambda sent: str(sent)[:9])
+def test_an_unknown_choice_is_refused_with_the_known_ones(sent):
+    inputs = Inputs(fake_triton.Request(intensity=text(sent)))
+    with pytest.raises(Refused, match="^intensity is unknown; send one of auto, none, or leave it out$"):
+        inputs.choice("intensity", ("auto", "none"))
 
 
 def test_what_becomes_a_tensor():

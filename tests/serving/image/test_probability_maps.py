@@ -2,18 +2,15 @@
 
 import base64
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 from medimageparse_contract.categories import CLASSES
+from medimageparse_serving.image.geometry import Geometry, Intensity
 from medimageparse_serving.image.probability_maps import (
-    CATEGORIES,
-    build_report,
     check_size,
-    describe_categories,
-    describe_mask,
-    describe_prompts,
     encode_image_features,
     encode_masks,
     enlarge,
@@ -21,8 +18,31 @@ from medimageparse_serving.image.probability_maps import (
     segment_prompts,
     to_uint8,
 )
+from medimageparse_serving.image.report import (
+    CATEGORIES,
+    Category,
+    MaskReport,
+    Rejected,
+    Segmented,
+    build_report,
+    describe_categories,
+    describe_mask,
+    describe_prompts,
+)
+from medimageparse_serving.prompts.request import Asked
 
-TALL = {"height": 37, "width": 20, "side": 37, "top": 0, "left": 8, "output": "probabilities"}
+TALL = Geometry(
+    format="PNG",
+    mode="RGB",
+    exif_orientation=1,
+    height=37,
+    width=20,
+    side=37,
+    top=0,
+    left=8,
+    intensity=Intensity("none", None, []),
+    warnings=["nearly black"],
+)
 
 
 def random_logits(*shape):
@@ -53,7 +73,7 @@ def test_the_padding_is_cut_off():
     expected = square[0, 0].sigmoid().numpy()
     for geometry, crop in (
         (TALL, np.s_[:, 8:28]),
-        (TALL | {"height": 20, "width": 37, "top": 8, "left": 0}, np.s_[8:28]),
+        (replace(TALL, height=20, width=37, top=8, left=0), np.s_[8:28]),
     ):
         np.testing.assert_allclose(image_probabilities(logits, geometry), expected[crop], atol=1e-5)
 
@@ -73,29 +93,31 @@ def test_8_bits_keep_the_threshold():
 
 def test_masks_come_one_after_the_other():
     logits = random_logits(3, 16, 16)
-    masks, described = encode_masks(segment_prompts(logits, TALL), 3, TALL)
+    masks, described = encode_masks(segment_prompts(logits, TALL), 3, TALL, "probabilities")
     probabilities = np.stack([image_probabilities(x, TALL) for x in logits])
     assert (masks.shape, masks.dtype) == ((3, 37, 20), np.uint8)
     assert np.array_equal(masks > 127.5, probabilities > 0.5)
-    binary, again = encode_masks(segment_prompts(logits, TALL), 3, TALL | {"output": "masks"})
+    binary, again = encode_masks(segment_prompts(logits, TALL), 3, TALL, "masks")
     assert np.array_equal(binary, probabilities > 0.5)
     assert described == again
-    assert [mask["area_pixels"] for mask in described.values()] == binary.sum((1, 2)).tolist()
-    assert described[1]["highest_probability"] == pytest.approx(probabilities[1].max(), abs=1e-6)
+    assert [mask.area_pixels for mask in described.values()] == binary.sum((1, 2)).tolist()
+    assert described[1].highest_probability == pytest.approx(probabilities[1].max(), abs=1e-6)
     assert np.array_equal(decoded(encode_image_features(masks)), masks)
 
 
 def test_nothing_found_is_an_answer_too():
-    masks, described = encode_masks([], 3, TALL)
+    masks, described = encode_masks([], 3, TALL, "probabilities")
     assert described == {}
     assert decoded(encode_image_features(masks)).shape == (0, 37, 20)
 
 
 def test_area_and_box():
-    mask = np.zeros((7, 9), np.bool_)
-    assert describe_mask(mask) == {"present": False, "area_pixels": 0, "box_pixels": None}
+    mask, probabilities = np.zeros((7, 9), np.bool_), np.zeros((7, 9), np.float32)
+    probabilities[0, 0] = 0.25
+    assert describe_mask(mask, probabilities) == MaskReport(False, 0, None, 0.25)
     mask[2, 3] = mask[5, 8] = True
-    assert describe_mask(mask) == {"present": True, "area_pixels": 2, "box_pixels": [[2, 3], [5, 8]]}
+    probabilities[5, 8] = 0.75
+    assert describe_mask(mask, probabilities) == MaskReport(True, 2, [[2, 3], [5, 8]], 0.75)
 
 
 def test_categories():
@@ -103,8 +125,8 @@ def test_categories():
     logits[0, [3, 16]] = 10, 10 + np.log(3)  # background is likelier, and is not the answer
     logits[1, 15] = 300
     assert describe_categories(logits) == [
-        {"category": "pancreas", "category_confidence": 0.25, "background_confidence": 0.75},
-        {"category": "other", "category_confidence": 1.0, "background_confidence": 0.0},
+        Category("pancreas", category_confidence=0.25, background_confidence=0.75),
+        Category("other", category_confidence=1.0, background_confidence=0.0),
     ]
     assert len(set(CATEGORIES)) == 16
     assert (*CATEGORIES, "background") == CLASSES  # what the networks' columns are
@@ -123,21 +145,32 @@ def test_report():
         "similarities": np.array([0.5, 0.25, 0.125], np.float32),
         "truncated": np.array([False, False, True]),
     }
-    masks = {2: {"present": False}, 0: {"present": True}}  # in the order found
+    masks = {2: MaskReport(False, 0, None, 0.25), 0: MaskReport(True, 1, [[3, 4], [3, 4]], 0.75)}  # in the order found
     described = describe_prompts(masks, ["a", "b", "c"], [None, 0.5, 0.0], tensors)
-    assert [(p["text"], p["present"], p["matched_query"], p["similarity"]) for p in described] == [
+    assert [(p.text, p.present, p.matched_query, p.similarity) for p in described] == [
         ("c", False, 9, 0.125),
         ("a", True, 7, 0.5),
     ]
-    assert [(p["category"], p["p_value"], p["truncated"]) for p in described] == [
+    assert [(p.category, p.p_value, p.truncated) for p in described] == [
         ("kidney", 0.0, True),
         ("liver", None, False),
     ]
-    geometry = {"height": 37, "intensity": {"used": "none"}, "warnings": ["nearly black"]}
-    tokenized = {"image_type": "OCT", "recognize": True, "joint": False}
-    report = build_report(described, [{"text": "b"}], 0.05, geometry, tokenized, {"variant": "TINY"})
+    asked, rejected = Asked("OCT", recognize=True, joint=False), [Rejected("b", 0.5, "too low")]
+    report = asdict(build_report(described, rejected, 0.05, TALL, asked, Segmented({"variant": "TINY"}), "masks"))
     assert json.loads(json.dumps(report)) == report
-    assert report["image"] == {"height": 37, "intensity": {"used": "none"}}
+    assert report["image"] == {
+        "format": "PNG",
+        "mode": "RGB",
+        "exif_orientation": 1,
+        "height": 37,
+        "width": 20,
+        "side": 37,
+        "top": 0,
+        "left": 8,
+        "intensity": {"used": "none", "bounds": None, "padding": []},
+        "output": "masks",
+    }
     assert report["warnings"] == ["nearly black"]
     assert (report["image_type"], report["joint"], report["p_value_threshold"]) == ("OCT", False, 0.05)
     assert report["networks"] == {"variant": "TINY"}
+    assert report["rejected"] == [{"text": "b", "p_value": 0.5, "reason": "too low"}]

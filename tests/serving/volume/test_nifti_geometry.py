@@ -5,6 +5,7 @@ import itertools
 import json
 import logging
 import re
+from dataclasses import asdict
 
 import nibabel as nib
 import numpy as np
@@ -13,14 +14,9 @@ import SimpleITK
 from medimageparse_client.formats.voxels import decode_voxels
 from medimageparse_client.results.preview import draw_preview
 from medimageparse_serving.volume.nifti_geometry import QUATERNION_ROUNDING, SHEARED, read_geometry
-from medimageparse_serving.volume.nifti_masks import (
-    box_in_mm,
-    build_report,
-    describe_prompts,
-    encode_nifti,
-    restore_labels,
-)
+from medimageparse_serving.volume.nifti_masks import encode_nifti, restore_labels
 from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
+from medimageparse_serving.volume.report import Segmented, box_in_mm, build_report, describe_prompts
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
@@ -152,14 +148,14 @@ def file_of(header):
 
 
 def answer_of(content):
-    """The whole way: volume and geometry as JSON; what the networks would find; report and answer."""
+    """The whole way: volume and geometry; what the networks would find; report as JSON, and answer."""
     volume, geometry = decode_volume(content, Options(intensity="none"), LIMITS)
-    geometry = json.loads(json.dumps(geometry))
     labels = (volume > 100).astype(np.uint8)
     described = describe_prompts(labels, [0.5], geometry, ["liver"], np.zeros(1, np.bool_))
-    report = build_report(described, geometry, {"networks": {}, "window_size": 1})
-    json.dumps(report, allow_nan=False)
-    return report, gzip.decompress(encode_nifti(restore_labels(labels, geometry), geometry))
+    report = build_report(described, geometry, Segmented({}, 1, [0.5]))
+    return json.loads(json.dumps(asdict(report), allow_nan=False)), gzip.decompress(
+        encode_nifti(restore_labels(labels, geometry), geometry)
+    )
 
 
 def read_by_nibabel(content):
@@ -258,7 +254,7 @@ def test_every_case_has_millilitres_a_box_and_a_preview(case):
         (voxels > 100).sum() * abs(np.linalg.det(affine[:3, :3])) / 1000, abs=1e-6
     )
     assert liver["box_voxels"] == [[0, 0, 0], [3, 4, 5]]
-    assert liver["box_mm"] == box_in_mm(liver["box_voxels"], affine.tolist())
+    assert liver["box_mm"] == box_in_mm(liver["box_voxels"], affine)
     known = report["image"]["sides_known"]
     draw_preview(decode_voxels(content), decode_voxels(answer), affine, {1: "liver"}, is_oriented=known)
     if report["image"]["stored_orientation"] is None:  # no side is named: all three run along the stored axes
@@ -418,4 +414,4 @@ def test_all_48_orientations_give_the_same_volume_by_the_qform_alone(codes):
         header[name] = value
     volume, geometry = decode_volume(header.binaryblock + content[348:], Options(), LIMITS)
     assert np.array_equal(volume, decode_volume(las.to_bytes(), Options(), LIMITS)[0])
-    assert geometry["stored_orientation"] == codes
+    assert geometry.image.stored_orientation == codes

@@ -6,10 +6,12 @@ import json
 import struct
 import tracemalloc
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from medimageparse_client.formats.picture import decode_picture
+from medimageparse_serving.image.geometry import Geometry, Intensity
 from medimageparse_serving.image.image_file import Limits, decode_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -44,13 +46,13 @@ def png(width, height, bits, colour, rows, *before):
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(before) + pixels + chunk(b"IEND")
 
 
-def decode(image, limits=LIMITS, **options):
+def decode(image, limits=LIMITS):
     """What the file shows, cut out of the square, and the geometry."""
-    square, geometry = decode_image(image, limits, **options)
+    square, geometry = decode_image(image, limits)
     assert square.dtype == np.uint8
-    assert square.shape == (geometry["side"], geometry["side"], 3)
-    rows = slice(geometry["top"], geometry["top"] + geometry["height"])
-    columns = slice(geometry["left"], geometry["left"] + geometry["width"])
+    assert square.shape == (geometry.side, geometry.side, 3)
+    rows = slice(geometry.top, geometry.top + geometry.height)
+    columns = slice(geometry.left, geometry.left + geometry.width)
     around = square.copy()
     around[rows, columns] = 0
     assert not around.any()
@@ -81,45 +83,38 @@ def test_the_shorter_axis_is_padded_on_both_sides(shape, top, left):
     rgb = np.full((*shape, 3), 9, np.uint8)
     found, geometry = decode(save(rgb))
     assert np.array_equal(found, rgb)
-    assert (geometry["height"], geometry["width"], geometry["side"]) == (*shape, max(shape))
-    assert (geometry["top"], geometry["left"]) == (top, left)
+    assert (geometry.height, geometry.width, geometry.side) == (*shape, max(shape))
+    assert (geometry.top, geometry.left) == (top, left)
 
 
 def test_a_square_stays_as_it_is():
     rgb = smooth()[:80]
     square, geometry = decode_image(save(rgb), LIMITS)
     assert np.array_equal(square, rgb)
-    assert geometry == {
-        "format": "PNG",
-        "mode": "RGB",
-        "exif_orientation": 1,
-        "height": 80,
-        "width": 80,
-        "side": 80,
-        "top": 0,
-        "left": 0,
-        "intensity": {"used": "none", "bounds": None, "padding": []},
-        "output": "probabilities",
-        "warnings": [],
-    }
-
-
-def test_output_is_passed_on():
-    assert decode_image(save(RGB), LIMITS, "masks")[1]["output"] == "masks"
-    with pytest.raises(ValueError, match="^output is unknown; send one of probabilities, masks, or leave it out$"):
-        decode_image(save(RGB), LIMITS, "labels")
+    assert geometry == Geometry(
+        format="PNG",
+        mode="RGB",
+        exif_orientation=1,
+        height=80,
+        width=80,
+        side=80,
+        top=0,
+        left=0,
+        intensity=Intensity("none", None, []),
+        warnings=[],
+    )
 
 
 def test_grey():
     found, geometry = decode(save(GREY))
     assert np.array_equal(found, grey(GREY))
-    assert geometry["mode"] == "L"
+    assert geometry.mode == "L"
 
 
 def test_one_bit():
     found, geometry = decode(save(Image.fromarray(GREY > 100)))
     assert np.array_equal(found, grey((GREY > 100) * np.uint8(255)))
-    assert geometry["mode"] == "1"
+    assert geometry.mode == "1"
 
 
 @pytest.mark.parametrize(("bits", "row", "values"), [(2, 0b00011011, [0, 85, 170, 255]), (4, 0x0F, [0, 255])])
@@ -132,7 +127,7 @@ def test_palette():
     palette = Image.fromarray(RGB).quantize(16)
     found, geometry = decode(save(palette))
     assert np.array_equal(found, np.asarray(palette.convert("RGB")))
-    assert geometry["mode"] == "P"
+    assert geometry.mode == "P"
 
 
 @pytest.mark.parametrize("transparency", [3, bytes([255, 0, 255, 128] * 4)], ids=["one colour", "every colour"])
@@ -155,7 +150,7 @@ def test_alpha_is_composited_on_black(colours):
     expected = on_black(colours if colours.ndim == 3 else grey(colours), alpha)
     assert np.abs(found - expected).max() <= 1
     assert np.array_equal(found[[0, 1, -2, -1]], expected[[0, 1, -2, -1]])
-    assert geometry["mode"] == ("LA" if colours.ndim == 2 else "RGBA")
+    assert geometry.mode == ("LA" if colours.ndim == 2 else "RGBA")
 
 
 def test_a_transparent_colour_becomes_black():
@@ -195,7 +190,7 @@ def test_16_bit_grey_is_scaled_from_percentiles_of_what_is_over_zero():
     clipped = np.clip(np.float64(stored), low, high)
     expected = (clipped - clipped.min()) / (clipped.max() - clipped.min()) * 255
     assert np.array_equal(found, grey(expected.astype(np.uint8)))
-    assert geometry["intensity"] == {"used": "percentile", "bounds": [low, high], "padding": []}
+    assert geometry.intensity == Intensity("percentile", [low, high], [])
     assert (found.min(), found.max()) == (0, 255)
 
 
@@ -214,7 +209,7 @@ def test_a_transparent_16_bit_grey_becomes_black_and_does_not_count():
     rows = [row.astype(">u2").tobytes() for row in stored]
     found, geometry = decode(png(3, 2, 16, 0, rows, chunk(b"tRNS", struct.pack(">H", 60000))))
     assert not found[:, 0].any()
-    assert geometry["intensity"]["bounds"] == np.percentile([1000, 2000, 3000, 4000], (0.5, 99.5)).tolist()
+    assert geometry.intensity.bounds == np.percentile([1000, 2000, 3000, 4000], (0.5, 99.5)).tolist()
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(2, 3), (4, 2), (6, 4)], ids=["RGB", "LA", "RGBA"])
@@ -225,7 +220,7 @@ def test_of_16_bit_colours_the_high_byte_is_taken_and_said(colour, channels):
     found, geometry = decode(png(6, 5, 16, colour, [row.astype(">u2").tobytes() for row in stored]))
     high = (stored >> 8).astype(np.uint8)
     assert np.array_equal(found, high[:, :, :3] if channels > 2 else grey(high[:, :, 0]))
-    assert geometry["intensity"] == {"used": "high byte", "bounds": None, "padding": []}
+    assert geometry.intensity == Intensity("high byte", None, [])
 
 
 @pytest.mark.parametrize(
@@ -234,15 +229,15 @@ def test_of_16_bit_colours_the_high_byte_is_taken_and_said(colour, channels):
 def test_jpeg(options):
     found, geometry = decode(save(smooth(), "JPEG", quality=95, **options))
     assert np.abs(found.astype(int) - smooth()).mean() < 2
-    assert (geometry["format"], geometry["height"], geometry["width"]) == ("JPEG", 120, 80)
+    assert (geometry.format, geometry.height, geometry.width) == ("JPEG", 120, 80)
 
 
 def test_grey_and_cmyk_jpeg():
     found, geometry = decode(save(smooth()[:, :, 0], "JPEG", quality=95))
-    assert geometry["mode"] == "L"
+    assert geometry.mode == "L"
     assert np.abs(found.astype(int) - grey(smooth()[:, :, 0])).mean() < 2
     found, geometry = decode(save(Image.fromarray(smooth()).convert("CMYK"), "JPEG", quality=95))
-    assert geometry["mode"] == "CMYK"
+    assert geometry.mode == "CMYK"
     assert np.abs(found.astype(int) - smooth()).mean() < 4
 
 
@@ -253,14 +248,14 @@ def without_adobe(jpeg):
 
 def test_cmyk_that_does_not_say_whether_it_is_inverted_is_doubted():
     content = save(Image.fromarray(smooth()).convert("CMYK"), "JPEG", quality=95)
-    assert decode(content)[1]["warnings"] == []
+    assert decode(content)[1].warnings == []
     found, geometry = decode(without_adobe(content))
     assert np.array_equal(found, decode(content)[0])
     assert "CMYK" in the_warning(geometry)
 
 
 def the_warning(geometry):
-    (warning,) = geometry["warnings"]
+    (warning,) = geometry.warnings
     assert 40 < len(warning) < 300
     assert "send" in warning or "set it" in warning
     return warning
@@ -270,7 +265,7 @@ def test_of_a_jpeg_with_several_pictures_the_first_is_taken():
     several = save(smooth(), "MPO", save_all=True, append_images=[Image.new("RGB", (80, 120))], quality=95)
     found, geometry = decode(several)
     assert np.abs(found.astype(int) - smooth()).mean() < 2
-    assert geometry["format"] == "JPEG"
+    assert geometry.format == "JPEG"
 
 
 # where the stored picture's first row and first column lie in the upright picture (EXIF 2.3, table of Orientation)
@@ -294,8 +289,8 @@ def test_every_exif_orientation_is_turned_upright(orientation, kind):
     exif[0x0112] = orientation
     stored = np.ascontiguousarray(STORED_AS[orientation](upright))
     found, geometry = decode(save(stored, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {})))
-    assert geometry["exif_orientation"] == orientation
-    assert (geometry["height"], geometry["width"]) == (120, 80)
+    assert geometry.exif_orientation == orientation
+    assert (geometry.height, geometry.width) == (120, 80)
     assert np.abs(found.astype(int) - upright).mean() < (2 if kind == "JPEG" else 1e-9)
 
 
@@ -306,10 +301,10 @@ def test_every_exif_orientation_is_turned_upright(orientation, kind):
 )
 def test_a_damaged_exif_is_no_exif(exif):
     for kind in ("PNG", "JPEG"):
-        assert decode(save(smooth(), kind, exif=exif))[1]["exif_orientation"] == 1
+        assert decode(save(smooth(), kind, exif=exif))[1].exif_orientation == 1
     text = PngInfo()
     text.add_text("Raw profile type exif", "\nexif\n   4\nno hexadecimal\n")
-    assert decode(save(RGB, pnginfo=text))[1]["exif_orientation"] == 1
+    assert decode(save(RGB, pnginfo=text))[1].exif_orientation == 1
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
@@ -318,7 +313,7 @@ def test_an_unknown_exif_orientation_is_upright(orientation):
     exif[0x0112] = orientation
     found, geometry = decode(save(RGB, exif=exif))
     assert np.array_equal(found, RGB)
-    assert geometry["exif_orientation"] == 1
+    assert geometry.exif_orientation == 1
 
 
 def exif_of(kind, content, count=1):
@@ -345,7 +340,7 @@ def test_an_orientation_in_any_number_is_read(exif, place):
     content = save(RGB)
     at = content.index(b"IDAT") - 4 if place == "before" else content.index(b"IEND") - 4
     found, geometry = decode(content[:at] + chunk(b"eXIf", exif) + content[at:])
-    assert json.dumps(geometry["exif_orientation"]) == "6"
+    assert json.dumps(geometry.exif_orientation) == "6"
     assert np.array_equal(found, np.rot90(RGB, -1))
 
 
@@ -353,7 +348,7 @@ def test_an_orientation_in_any_number_is_read(exif, place):
 def test_an_orientation_that_is_no_number_is_upright(exif):
     found, geometry = decode(save(RGB, exif=b"Exif\0\0" + exif))
     assert np.array_equal(found, RGB)
-    assert geometry["exif_orientation"] == 1
+    assert geometry.exif_orientation == 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -563,7 +558,7 @@ def test_a_jpeg_that_was_cut_short_and_closed_again_is_doubted():
     for share in (0.1, 0.5, 0.9):
         length = start + int((len(JPEG) - start) * share)
         assert "cut short" in the_warning(decode(JPEG[:length] + b"\xff\xd9")[1])
-    assert decode(JPEG)[1]["warnings"] == []
+    assert decode(JPEG)[1].warnings == []
 
 
 @pytest.mark.parametrize("image", [PNG, JPEG, PROGRESSIVE], ids=["PNG", "JPEG", "progressive JPEG"])
@@ -576,7 +571,7 @@ def test_what_stands_behind_the_end_does_not_matter(image, behind):
     behind = image if behind == "another" else behind
     found, geometry = decode(image + behind)
     assert np.array_equal(found, decode(image)[0])
-    assert geometry["warnings"] == []
+    assert geometry.warnings == []
 
 
 def test_scans_within_other_segments_do_not_count():
@@ -678,7 +673,7 @@ def test_padding_of_16_bits_is_black_and_left_out_of_percentiles(value, place, c
     padded = np.where(place, value, as_uint16(content))
     found, geometry = decode(save(padded.astype(np.uint16)))
     without, expected = decode(save(np.where(place, 0, as_uint16(content)).astype(np.uint16)))
-    assert geometry["intensity"] == expected["intensity"] | {"padding": [value]}
+    assert geometry.intensity == replace(expected.intensity, padding=[value])
     assert np.array_equal(found, without)
 
 
@@ -725,7 +720,7 @@ CERTAIN = {
 def test_usual_grey_values_get_no_warning(name):
     for seed in SEEDS:
         picture = CERTAIN[name](seed)
-        assert decode(picture if isinstance(picture, bytes) else save(picture))[1]["warnings"] == []
+        assert decode(picture if isinstance(picture, bytes) else save(picture))[1].warnings == []
 
 
 def exif_6():
@@ -783,8 +778,8 @@ SHOWN = {
 def test_the_clients_preview_shows_what_the_networks_see(name):
     file = SHOWN[name] if isinstance(SHOWN[name], bytes) else save(SHOWN[name])
     seen, geometry = decode(file)
-    bounds, padding = geometry["intensity"]["bounds"], geometry["intensity"]["padding"]
-    shown = np.asarray(decode_picture(file, geometry["exif_orientation"], bounds, padding))
+    bounds, padding = geometry.intensity.bounds, geometry.intensity.padding
+    shown = np.asarray(decode_picture(file, geometry.exif_orientation, bounds, padding))
     assert np.array_equal(shown, seen)
 
 
@@ -793,7 +788,7 @@ def test_colours_that_the_palette_lacks_are_told():
     found, geometry = decode(png(4, 1, 2, 3, [b"\x1b"], *short))
     assert found[0, :, 0].tolist() == [100, 103, 0, 0]
     assert "palette" in the_warning(geometry)
-    assert not any("palette" in warning for warning in decode(png(4, 1, 2, 3, [b"\x11"], *short))[1]["warnings"])
+    assert not any("palette" in warning for warning in decode(png(4, 1, 2, 3, [b"\x11"], *short))[1].warnings)
 
 
 def test_a_file_over_the_byte_limit_is_refused():

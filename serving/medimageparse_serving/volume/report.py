@@ -1,0 +1,140 @@
+"""Labels of slices -> what the report says of each prompt, and of the volume."""
+
+import platform
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from medimageparse_serving.volume.geometry import Geometry, ImageReport
+
+# whether the file says the sides, and whether they are at least agreed on -> what box_mm means
+BOX_NOTES = {
+    (True, True): "smallest and largest x, y, z of the NIfTI affine (RAS+), outer faces of the voxels",
+    (False, True): (
+        "smallest and largest x, y, z of image.affine, outer faces of the voxels; the file does not say the sides, "
+        "and the affine is the one that nibabel assumes then"
+    ),
+    (False, False): (
+        "smallest and largest position along the stored axes, from the centre of the first voxel, outer faces of the "
+        "voxels; the file does not say the sides"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What only the window loop knows: the highest score of each prompt, and what computed it."""
+
+    networks: dict[str, Any]
+    window_size: int
+    highest_scores: list[float]
+
+
+@dataclass(frozen=True)
+class PromptReport:
+    """Boxes are the first and the last of each axis, None without a voxel."""
+
+    text: str
+    label: int
+    present: bool  # at least one voxel carries the label
+    highest_score: float
+    voxels: int
+    volume_ml: float
+    box_voxels: list[list[int]] | None
+    box_mm: list[list[float]] | None
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """The `report` output but for its milliseconds. The prompts' texts stand here only: who sent them gets them."""
+
+    prompts: list[PromptReport]
+    image: ImageReport
+    warnings: list[str]
+    networks: dict[str, Any]
+    window_size: int
+    versions: dict[str, str]
+    notes: dict[str, str]
+
+
+def build_report(prompts: list[PromptReport], geometry: Geometry, segmented: Segmented) -> Report:
+    image = geometry.image
+    return Report(
+        prompts=prompts,
+        image=image,
+        warnings=geometry.warnings,
+        networks=segmented.networks,
+        window_size=segmented.window_size,
+        versions={"python": platform.python_version(), "numpy": np.__version__, "nibabel": nibabel.__version__},
+        notes={
+            "box_voxels": "first and last voxel along the stored axes, inclusive, from 0",
+            "box_mm": BOX_NOTES[image.sides_known, image.stored_orientation is not None],
+        },
+    )
+
+
+def describe_prompts(
+    label_slices: NDArray[np.uint8],
+    highest_scores: list[float],
+    geometry: Geometry,
+    prompts: list[str],
+    truncated: NDArray[np.bool_],
+) -> list[PromptReport]:
+    """What was found for each prompt in the labels [D,H,W]."""
+    counts, occurs = count_labels(label_slices)
+    affine = np.array(geometry.image.affine)
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    described = []
+    for label, prompt in enumerate(prompts, start=1):
+        voxels = int(counts[label])
+        box = stored_box(occurs, label, geometry) if voxels else None
+        described.append(
+            PromptReport(
+                text=prompt,
+                label=label,
+                present=voxels > 0,
+                highest_score=round(highest_scores[label - 1], 6),
+                voxels=voxels,
+                volume_ml=round(voxels * voxel_ml, 6),
+                box_voxels=box,
+                box_mm=box_in_mm(box, affine) if box else None,
+                truncated=bool(truncated[label - 1]),
+            )
+        )
+    return described
+
+
+def count_labels(label_slices: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
+    """Voxels of each of 256 labels, and for each axis [256,n]: does the label occur at this index."""
+    occurs = [np.zeros((256, n), np.bool_) for n in label_slices.shape]
+    counts = np.zeros((len(label_slices), 256), np.int64)
+    for d, labels in enumerate(label_slices):
+        counts[d] = np.bincount(labels.ravel(), minlength=256)
+        occurs[0][:, d] = counts[d] > 0
+        for label in np.flatnonzero(counts[d][1:]) + 1:
+            mask = labels == label
+            occurs[1][label] |= mask.any(1)
+            occurs[2][label] |= mask.any(0)
+    return counts.sum(0), occurs
+
+
+def stored_box(occurs: list[NDArray[np.bool_]], label: int, geometry: Geometry) -> list[list[int]]:
+    """First and last voxel of a label along the stored axes, both inclusive."""
+    box = [[0, 0, 0], [0, 0, 0]]
+    for occurs_along, axis, flipped in zip(occurs, geometry.axes, geometry.flipped, strict=True):
+        indices = np.flatnonzero(occurs_along[label][::-1] if flipped else occurs_along[label])
+        box[0][axis], box[1][axis] = int(indices[0]), int(indices[-1])
+    return box
+
+
+def box_in_mm(box: list[list[int]], affine: NDArray[np.float64]) -> list[list[float]]:
+    """Smallest and largest coordinates of the box's outer faces; a voxel reaches half a voxel around its centre."""
+    low, high = np.array(box[0]) - 0.5, np.array(box[1]) + 0.5
+    corners = np.array(list(product(*zip(low, high, strict=True)))) @ affine[:3, :3].T
+    corners += affine[:3, 3]
+    return [[round(float(value), 3) for value in bound] for bound in (corners.min(0), corners.max(0))]
