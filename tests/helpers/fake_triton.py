@@ -68,6 +68,7 @@ class Request:
     def __init__(self, wanted=(), timeout_us=0, cancelled=False, **arrays):
         self._tensors = [Tensor(*pair) for pair in arrays.items()]
         self._wanted, self._timeout_us, self._cancelled = list(wanted), timeout_us, cancelled
+        self.sent = []  # to the sender: each response, and its flags
 
     def inputs(self):
         return self._tensors
@@ -80,6 +81,12 @@ class Request:
 
     def is_cancelled(self):
         return self._cancelled
+
+    def get_response_sender(self):
+        return self
+
+    def send(self, response, flags=0):
+        self.sent.append((response, flags))
 
 
 class Logger:
@@ -97,4 +104,5 @@ def install():
         setattr(module, thing.__name__, thing)
     module.PreferredMemory = lambda kind, number: (kind, number)
     module.TRITONSERVER_MEMORY_CPU = 0
+    module.TRITONSERVER_RESPONSE_COMPLETE_FINAL = 1
     sys.modules.setdefault(NAME, module)

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import text_format
 from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, PUBLISHED, PUBLISHED_2D, TINY_2D
+from medimageparse_contract.models import STREAMS
 from medimageparse_demo.repository import WEIGHTS
 from medimageparse_serving.launch.model_calls import called_models
 from medimageparse_serving.launch.serve import REPOSITORY
@@ -177,9 +178,10 @@ def called(model):
     return called_models((REPOSITORY / model / "config.pbtxt").read_text())
 
 
-@pytest.mark.parametrize("model", ["medimageparse_3d", "medimageparse"])
+@pytest.mark.parametrize("model", ["medimageparse_3d", "medimageparse_3d_stream", "medimageparse"])
 def test_every_input_of_a_called_model_is_made_before(model):
     known, made = tensors(MODELS[model].input), {"window", "pixels", "segment_report"}
+    known["progress"] = (DataType.TYPE_STRING, [1])  # the public model's own
     optional = {tensor.name for tensor in MODELS[model].input if tensor.optional}
     for step in called(model):
         for tensor in MODELS[step].input:
@@ -215,6 +217,7 @@ def test_what_waits_is_bounded_at_the_door():
 
 CONTRACT = {
     "medimageparse_3d": (["image", "text"], ["nifti_file", "label_map", "scores", "report"]),
+    "medimageparse_3d_stream": (["image", "text"], ["nifti_file", "label_map", "scores", "report", "progress"]),
     "medimageparse": (["image"], ["image_features", "text_features", "report"]),
 }
 NOT_TEXT = {"joint": (DataType.TYPE_BOOL, [1]), "p_value_threshold": (DataType.TYPE_FP32, [1])}
@@ -227,6 +230,17 @@ def test_the_contract(model):
     assert list(tensors(config.output)) == outputs
     for name, tensor in tensors(config.input).items():
         assert tensor == NOT_TEXT.get(name, (DataType.TYPE_STRING, [1]))
+
+
+@pytest.mark.parametrize(("model", "stream"), STREAMS.items())
+def test_a_stream_differs_from_its_model_by_progress_alone(model, stream):
+    config, twin = MODELS[model], MODELS[stream]
+    assert {stream for stream, config in MODELS.items() if config.model_transaction_policy.decoupled} == {stream}
+    twin = ModelConfig.FromString(twin.SerializeToString())
+    assert twin.output.pop().name == "progress"
+    twin.name = model
+    twin.ClearField("model_transaction_policy")
+    assert twin == config
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -1,9 +1,10 @@
 """Which models call which, as their config.pbtxt say."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
-from medimageparse_contract.models import PUBLIC_MODELS
+from medimageparse_contract.models import PUBLIC_MODELS, STREAMS
 
 from medimageparse_serving.launch.launch_errors import ServeError
 
@@ -14,10 +15,17 @@ def called_models(config: str) -> list[str]:
     return steps + re.findall(r'key:\s*"\w+_model"\s*value:?\s*\{\s*string_value:\s*"(\w+)"', config)
 
 
+def with_streams(repository: Path, models: Iterable[str]) -> list[str]:
+    """The models, and their decoupled twins that the repository has."""
+    models = list(models)
+    streams = [STREAMS[model] for model in models if model in STREAMS]
+    return models + [stream for stream in streams if (repository / stream).is_dir() and stream not in models]
+
+
 def reachable_models(repository: Path, models: list[str]) -> list[str]:
-    """The models and all that they call, callers first. Triton itself does not load what only BLS reaches."""
+    """The models, their streams and all that they call, callers first. Triton does not load what only BLS reaches."""
     found: list[str] = []
-    queue = list(models)
+    queue = with_streams(repository, models)
     while queue:
         model = queue.pop(0)
         config = repository / model / "config.pbtxt"

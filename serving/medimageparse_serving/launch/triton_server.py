@@ -23,7 +23,7 @@ from medimageparse_serving.launch.addresses import address_of, choose_ports, cla
 from medimageparse_serving.launch.built_files import check_built_files, choose_runtime, find_built_models
 from medimageparse_serving.launch.launch_errors import ServeError, StarvedError
 from medimageparse_serving.launch.manifests import compute_capabilities
-from medimageparse_serving.launch.model_calls import reachable_models
+from medimageparse_serving.launch.model_calls import reachable_models, with_streams
 from medimageparse_serving.launch.server_log import LOCK_GIVEN_UP, find_reason, is_news, tells_why
 from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.triton_flags import (
@@ -196,7 +196,7 @@ class TritonServer:
             return
         deadline = time.monotonic() + DRAIN_S
         with contextlib.suppress(OSError, ValueError):
-            for model in models:
+            for model in with_streams(self.repository, models):
                 self._ask_repository(f"models/{model}/unload")
             while time.monotonic() < deadline:
                 if not any(model.get("state") == "UNLOADING" for model in self._ask_repository("index")):

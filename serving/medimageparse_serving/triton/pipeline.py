@@ -20,6 +20,10 @@ from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
 Arrays = dict[str, NDArray[Any]]
+Tell = Callable[[str], None]  # of progress, to a caller who listens
+
+
+TOOK_TOO_LONG = "the request took {} s, the most that this server gives to one; send a smaller image, or fewer prompts"
 
 
 class RequestEnded(Exception):
@@ -27,10 +31,11 @@ class RequestEnded(Exception):
 
 
 class Calls:
-    """The calls of one request, and how long each model took."""
+    """The calls of one request, how long each model took, and whom to tell of progress."""
 
-    def __init__(self, models: dict[str, str], gave_up: Callable[[], bool]) -> None:
-        self.models, self.gave_up = models, gave_up
+    def __init__(self, models: dict[str, str], check: Callable[[], None], tell: Tell | None = None) -> None:
+        """`check` raises RequestEnded where the request is not to go on."""
+        self.models, self.check, self.tell = models, check, tell
         self.start_ns = time.monotonic_ns()
         self.took_ns: dict[str, int] = {}
         self.ended_ns: dict[str, int] = {}
@@ -40,10 +45,8 @@ class Calls:
         return await self.start(model, names, tensors)()
 
     def start(self, model: str, names: Iterable[str], tensors: Iterable[Any]) -> Callable[[], Awaitable[Arrays]]:
-        """Begins an inference, unless the caller gave up; what it gives is called, once, for the outputs."""
-        if self.gave_up():
-            sentence = "the request was cancelled, or its time-out is over"
-            raise RequestEnded(sentence, pb_utils.TritonError.CANCELLED)
+        """Begins an inference, unless the request has ended; what it gives is called, once, for the outputs."""
+        self.check()
         name, began_ns = self.models[model], time.monotonic_ns()
         pending = pb_utils.InferenceRequest(
             model_name=name,
@@ -79,20 +82,35 @@ def read_response(response: Any, model: str) -> Arrays:
     return outputs
 
 
-def watch(request: Any) -> Callable[[], bool]:
-    """Whether the caller gave up: by cancelling, which only gRPC can, or by a time-out sent with the request."""
-    end_ns = time.monotonic_ns() + (request.timeout() * 1000 or sys.maxsize)
-    return lambda: request.is_cancelled() or time.monotonic_ns() > end_ns
+def watch(request: Any, max_seconds: int) -> Callable[[], None]:
+    """Ends a request whose caller gave up, by cancelling or by a time-out sent with it, or that runs for too long."""
+    begin_ns = time.monotonic_ns()
+    patience_ns = request.timeout() * 1000 or sys.maxsize
+
+    def check() -> None:
+        took_ns = time.monotonic_ns() - begin_ns
+        if request.is_cancelled() or took_ns > patience_ns:
+            sentence = "the request was cancelled, or its time-out is over"
+        elif took_ns > max_seconds * 1e9:
+            sentence = TOOK_TOO_LONG.format(max_seconds)
+        else:
+            return
+        raise RequestEnded(sentence, pb_utils.TritonError.CANCELLED)
+
+    return check
 
 
 class Pipeline:
     """What the public models share; each says in `answer` what it calls. Its parameters name the models."""
 
     required: tuple[str, ...] = ("image",)  # Triton counts the inputs, and an option may stand in for one
+    networks_of = ""  # the model that has networks.json, if it is another one
 
     def initialize(self, args: dict[str, str]) -> None:
         self.parameters = read_parameters(args)
-        folder = Path(args["model_repository"]) / args["model_version"]
+        self.max_seconds = int(self.parameters["max_seconds"])
+        model = Path(args["model_repository"])
+        folder = model.with_name(self.networks_of or model.name) / args["model_version"]
         self.runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME", "")  # the launcher sets it
         self.networks = json.loads((folder / "networks.json").read_text()) | {"runtime": self.runtime or None}
 
@@ -103,9 +121,9 @@ class Pipeline:
     async def execute(self, requests: list[Any]) -> list[Any]:
         return [await self.respond(request) for request in requests]
 
-    async def respond(self, request: Any) -> Any:
+    async def respond(self, request: Any, tell: Tell | None = None) -> Any:
         try:
-            return pb_utils.InferenceResponse(await self.tensors_of(request))
+            return pb_utils.InferenceResponse(await self.tensors_of(request, tell))
         except Refused as refusal:
             error = pb_utils.TritonError(str(refusal), pb_utils.TritonError.INVALID_ARG)
             return pb_utils.InferenceResponse(error=error)
@@ -116,8 +134,8 @@ class Pipeline:
             sentence = "the request failed; the server's log says why"
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
 
-    async def tensors_of(self, request: Any) -> list[Any]:
-        inputs, calls = Inputs(request), Calls(self.parameters, watch(request))
+    async def tensors_of(self, request: Any, tell: Tell | None) -> list[Any]:
+        inputs, calls = Inputs(request), Calls(self.parameters, watch(request, self.max_seconds), tell)
         for name in self.required:
             if name not in inputs:
                 raise Refused(f"{name} is missing; every request needs it")

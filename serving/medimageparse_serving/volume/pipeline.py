@@ -1,7 +1,5 @@
 """The 3D pipeline: which models it calls, in their order. Two public models run it: for an answer, and for a stream."""
 
-from collections.abc import Callable
-
 from medimageparse_contract.options import OUTPUTS_3D
 
 from medimageparse_serving.refused import Refused
@@ -27,10 +25,7 @@ class VolumePipeline(Pipeline):
         self.windows_in_flight = int(self.parameters["windows_in_flight"]) or usual
         self.max_slice_prompts = int(self.parameters["max_slice_prompts"])
 
-    async def answer(
-        self, inputs: Inputs, calls: Calls, wanted: list[str], tell: Callable[[str], None] | None = None
-    ) -> Arrays:
-        """The outputs that are wanted; `tell`, where there is one, hears of the progress."""
+    async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> Arrays:
         inputs.choice("output", OUTPUTS_3D)  # refused before the work
         sent = dict(inputs.tensors)  # passed on as they lie in shared memory
         text, output = sent.pop("text"), sent.pop("output", None)
@@ -43,7 +38,7 @@ class VolumePipeline(Pipeline):
         prompts = [prompt.decode() for prompt in tokenized["prompts"]]
         check_work(len(volume), len(prompts), self.max_slice_prompts)
         encoded = await calls.call("text_model", ["text_features"], tokens)
-        progress = Progress(prompts, len(volume), tell) if tell else None
+        progress = Progress(prompts, len(volume), calls.tell) if calls.tell else None
         del volume  # the loop takes it out of `volumes`, and its memory goes with the loop
         known["label_slices"], scores = await segment_volume(
             calls,

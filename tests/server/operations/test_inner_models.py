@@ -62,19 +62,18 @@ def good(both_models, ask, request_of, image):
     random, found = np.random.default_rng(0), {}
     for public, models in MODELS.items():
         size = json.loads((both_models.repository / public / "1" / "networks.json").read_text())["image_size"]
-        report = {"networks": {}, "window_size": 4, "highest_scores": [0.5, 0.5]}
+        is_3d = public == "medimageparse_3d"
+        report = {"networks": {}} | ({"window_size": 4, "highest_scores": [0.5, 0.5]} if is_3d else {})
         known = {
-            "image": texts(request_of()["image"] if public == "medimageparse_3d" else image),
+            "image": texts(request_of()["image"] if is_3d else image),
             "text": texts(b"liver & spleen"),
             "window": random.uniform(0, 255, (3, size, size)).astype(np.float32),
             "pixels": random.integers(0, 255, (1, size, size, 3), np.uint8),
             "segment_report": texts(json.dumps(report).encode()),
+            "output": texts(b"all" if is_3d else b"masks"),
         }
-        option = texts(b"all" if public == "medimageparse_3d" else b"masks")
         for model in ("tokenize_prompts", *models):
             inputs = {name: known[name] for name in ask.inputs_of(model) if name in known}
-            if model.startswith("decode"):
-                inputs["output"] = option
             answer = ask(model, inputs)
             assert "refusal" not in answer
             found[model] = inputs, answer

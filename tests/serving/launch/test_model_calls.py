@@ -23,3 +23,12 @@ def test_models_reached_only_by_bls_are_found(tmp_path):
 def test_our_public_models_reach_every_model():
     folders = {config.parent.name for config in REPOSITORY.glob("*/config.pbtxt")}
     assert set(reachable_models(REPOSITORY, list(PUBLIC_MODELS))) == folders
+
+
+def test_a_model_brings_its_stream_where_the_repository_has_it(tmp_path):
+    make_repository(tmp_path, {"medimageparse_3d": ""})
+    assert reachable_models(tmp_path, ["medimageparse_3d"]) == ["medimageparse_3d"]
+    make_repository(tmp_path, {"medimageparse_3d_stream": CALLER, "inner": ""})
+    expected = ["medimageparse_3d", "medimageparse_3d_stream", "inner"]
+    assert reachable_models(tmp_path, ["medimageparse_3d"]) == expected
+    assert reachable_models(tmp_path, ["medimageparse_3d", "medimageparse_3d_stream"]) == expected

@@ -13,6 +13,7 @@ fake_triton.install()
 from medimageparse_serving.refused import Refused  # noqa: E402
 from medimageparse_serving.triton.pipeline import Pipeline  # noqa: E402
 from medimageparse_serving.triton.step import Step  # noqa: E402
+from medimageparse_serving.triton.stream import Stream  # noqa: E402
 from medimageparse_serving.triton.tensors import Inputs, as_array  # noqa: E402
 
 SECRET = "zebrafish-7391"
@@ -129,8 +130,11 @@ def pipeline(tmp_path, monkeypatch):
     monkeypatch.setattr(fake_triton.InferenceRequest, "answers", answers)
     (tmp_path / "1").mkdir()
     (tmp_path / "1" / "networks.json").write_text('{"image_size": 64}')
-    pipeline = TwoCalls()
-    pipeline.initialize(arguments(tmp_path, first_model="one", second_model="two"))
+    return initialized(TwoCalls(), tmp_path)
+
+
+def initialized(pipeline, folder, max_seconds="600"):
+    pipeline.initialize(arguments(folder, first_model="one", second_model="two", max_seconds=max_seconds))
     return pipeline
 
 
@@ -185,6 +189,57 @@ def test_a_caller_who_gave_up_starts_no_further_call(pipeline, given_up):
     assert fake_triton.InferenceRequest.made == []
 
 
+def test_a_request_that_runs_for_longer_than_the_server_allows_ends(pipeline, tmp_path):
+    """Whatever the caller's own time-out is; the last call before the limit is finished."""
+    for timeout_us in (0, 2**62 // 1000):
+        error = ask(initialized(TwoCalls(), tmp_path, "0"), image=np.array([4]), timeout_us=timeout_us).error()
+        assert error.message().startswith("the request took 0 s, the most that this server gives to one; send ")
+        assert error.code == "CANCELLED"
+    error = ask(initialized(TwoCalls(), tmp_path, "0"), image=np.array([4]), timeout_us=0.001).error()
+    assert "its time-out is over" in error.message()  # the shorter one
+    assert fake_triton.InferenceRequest.made == []
+
+
 def test_a_missing_input_is_named(pipeline):
     error = ask(pipeline, wanted=["number"], text=text("liver")).error()
     assert (error.message(), error.code) == ("image is missing; every request needs it", "INVALID_ARG")
+
+
+class Counting(Stream, TwoCalls):
+    async def answer(self, inputs, calls, wanted):
+        for number in range(3 if calls.tell else 0):
+            calls.tell(json.dumps({"done": number}))
+        return await super().answer(inputs, calls, wanted)
+
+
+def streamed(pipeline, **request):
+    request = fake_triton.Request(**request)
+    assert pipeline.execute([request]) is None  # nothing is answered but through the sender
+    return request.sent
+
+
+def test_a_stream_tells_of_progress_and_answers_at_its_end(pipeline, tmp_path):
+    stream = initialized(Counting(), tmp_path)
+    *told, (last, flags) = streamed(stream, wanted=["number", "progress"], image=np.array([4]))
+    assert [json.loads(response.arrays()["progress"].item())["done"] for response, _ in told] == [0, 1, 2]
+    assert {(tuple(response.arrays()), flags) for response, flags in told} == {(("progress",), 0)}
+    assert (list(last.arrays()), last.arrays()["number"].item(), flags) == (["number"], 5, 1)
+
+
+def test_who_wants_no_progress_gets_none(pipeline, tmp_path):
+    [(answer, _)] = streamed(initialized(Counting(), tmp_path), wanted=["number"], image=np.array([4]))
+    assert list(answer.arrays()) == ["number"]
+
+
+@pytest.mark.parametrize("request_", [{"text": text("liver")}, {"image": np.array([4]), "cancelled": True}])
+def test_a_stream_ends_with_the_error_that_the_model_answers(pipeline, tmp_path, request_):
+    expected = ask(pipeline, wanted=["number"], **request_).error()
+    *_, (last, flags) = streamed(initialized(Counting(), tmp_path), wanted=["number", "progress"], **request_)
+    assert (last.error().message(), last.error().code, flags) == (expected.message(), expected.code, 1)
+
+
+def test_a_stream_reads_what_lies_beside_the_model_that_it_streams(pipeline, tmp_path):
+    class OfAnother(Counting):
+        networks_of = tmp_path.name
+
+    assert initialized(OfAnother(), tmp_path.with_name("twin")).networks["image_size"] == 64
