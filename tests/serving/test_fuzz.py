@@ -23,7 +23,8 @@ from nibabel.nifti2 import Nifti2Header
 
 LIMITS = Limits(max_image_bytes=10**7, max_decompressed_bytes=10**6, max_voxels=10**5, max_side=1000, max_slices=500)
 KINDS = {1: (Nifti1Header, 348), 2: (Nifti2Header, 540)}  # and their headers' bytes
-IMAGE_LIMITS = ImageLimits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000, max_scans=20)
+PARTS = {"max_scans": 20, "max_parts": 1000, "max_metadata_bytes": 10**5}
+IMAGE_LIMITS = ImageLimits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000, **PARTS)
 
 
 def many(count):

@@ -120,10 +120,6 @@ def jpeg_segments(file: bytes) -> Iterator[tuple[int, bytes]]:
         position += max(2, length)
 
 
-def count_scans(file: bytes) -> int:
-    return sum(marker == START_OF_SCAN for marker, _ in jpeg_segments(file))
-
-
 def fault_of_jpeg(file: bytes) -> str:
     """Why a JPEG file cannot be decoded, as far as its markers tell."""
     segments = list(jpeg_segments(file))

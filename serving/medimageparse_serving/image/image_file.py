@@ -23,13 +23,13 @@ from medimageparse_serving.image.image_faults import (
     PNG_MARK,
     SEND,
     TOO_FEW_ROWS,
-    count_scans,
     fault_of_base64,
     fault_of_jpeg,
     fault_of_png,
     has_all_rows,
     refuse_other_formats,
 )
+from medimageparse_serving.image.image_parts import check_parts
 from medimageparse_serving.refused import Refused
 
 READERS = {PNG_MARK: PngImageFile, b"\xff\xd8\xff": JpegImageFile}
@@ -45,6 +45,8 @@ class Limits:
     max_pixels: int
     max_side: int
     max_scans: int
+    max_parts: int  # segments of a JPEG, chunks of a PNG
+    max_metadata_bytes: int
 
 
 def decode_image(image: bytes, limits: Limits) -> tuple[NDArray[np.uint8], Geometry]:
@@ -52,9 +54,9 @@ def decode_image(image: bytes, limits: Limits) -> tuple[NDArray[np.uint8], Geome
     if len(image) > limits.max_image_bytes:
         raise Refused(f"image has more than {limits.max_image_bytes} bytes, the limit of this server")
     file = find_file(image)
-    if reader_of(file) is JpegImageFile and count_scans(file) > limits.max_scans:
-        raise Refused(f"image is a JPEG of more than {limits.max_scans} scans; send it as a plain JPEG, or as PNG")
-    picture = read_picture(file, limits)
+    check_parts(file, limits.max_parts, limits.max_metadata_bytes, limits.max_scans)
+    check_header(file, limits)
+    picture = read_picture(file)
     rgb, intensity = to_rgb(picture, bits_of(file))
     doubts = find_doubts(picture, rgb, intensity.padding)
     orientation = exif_orientation(picture)
@@ -113,8 +115,8 @@ def reader_of(image: bytes) -> type[ImageFile.ImageFile] | None:
     return next((reader for start, reader in READERS.items() if image.startswith(start)), None)
 
 
-def read_picture(file: bytes, limits: Limits) -> ImageFile.ImageFile:
-    """The decoded picture, not yet upright; its size is checked as the header states it."""
+def check_header(file: bytes, limits: Limits) -> None:
+    """The size as the header states it, and the checksums of a PNG. What Pillow keeps of them goes at the end."""
     with refusing_unreadable(file):
         header = open_file(file)
     width, height = header.size
@@ -126,7 +128,12 @@ def read_picture(file: bytes, limits: Limits) -> ImageFile.ImageFile:
     if getattr(header, "is_animated", False):
         raise Refused("image is an animated PNG; send one of its frames")
     with refusing_unreadable(file):
-        header.verify()  # the checksums of a PNG; it reads to the end and has to be opened again
+        header.verify()  # it reads to the end, so the file has to be opened again
+
+
+def read_picture(file: bytes) -> ImageFile.ImageFile:
+    """The decoded picture, not yet upright."""
+    with refusing_unreadable(file):
         picture = open_file(file)
         picture.load()
     if may_lack_rows(picture, file) and not has_all_rows(file):

@@ -54,7 +54,7 @@ class VolumePipeline(Pipeline):
         if not names:  # who asks for scores alone does not wait for a file
             return {"scores": scores}
         tensors = as_tensors(known) + ([output] if output else [])
-        return {"scores": scores} | await calls.call("encode_model", names, tensors)
+        return {"scores": scores} | await calls.call("encode_model", [*names, "refusal"], tensors)
 
 
 def check_work(n_slices: int, n_prompts: int, limit: int) -> None:

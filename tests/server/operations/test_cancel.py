@@ -11,10 +11,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
+from helpers.inference import streaming
 from medimageparse_client import Client, RequestTimeout
+from medimageparse_contract.models import MODEL_3D, STREAMS
 from medimageparse_demo.phantoms import make_phantom
 from tritonclient.utils import InferenceServerException
 
+STREAM = STREAMS[MODEL_3D]
+PROMPTS = ["liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine"]  # those of `answer`
 N_WINDOWS = 120
 PATIENCE_S = 120  # of these tests; nothing takes as long
 
@@ -78,9 +82,26 @@ def test_a_cancelled_volume_stops_within_a_window(server, client, long_volume, v
     assert done <= given_up + 3  # the windows in flight, and one between the look and the cancel
     assert done < N_WINDOWS
     assert executions(server, "encode_masks") == encoded
-    again = client.segment(
-        volume, ["liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine"]
-    )
+    again = client.segment(volume, PROMPTS)
+    assert np.array_equal(again.label_map, answer["label_map"])
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "timed out"])
+def test_a_stream_that_nobody_waits_for_stops_within_a_window(server, client, long_volume, volume, answer, ending):
+    before, encoded = executions(server, "image_encoder_3d"), executions(server, "encode_masks")
+    sent = {"image": long_volume.to_bytes(), "text": b"liver"}
+    timeout_us = {"cancelled": None, "timed out": 900_000}[ending]
+    with streaming(server, STREAM, sent, ["progress", "nifti_file"], timeout=timeout_us) as responses:
+        if ending == "timed out":
+            with pytest.raises(InferenceServerException, match="its time-out is over"):
+                list(responses)
+        else:
+            wait_until(lambda: executions(server, "image_encoder_3d") >= before + 2)
+    given_up, done = work_after(server, "image_encoder_3d", before, begun=0)
+    assert done <= given_up + 3
+    assert done < N_WINDOWS
+    assert executions(server, "encode_masks") == encoded
+    again = client.segment(volume, PROMPTS)
     assert np.array_equal(again.label_map, answer["label_map"])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
+from helpers.inference import streaming
 from medimageparse_client import Client, RequestTimeout, ServerUnavailable
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch.serve import TritonServer
@@ -29,7 +30,7 @@ PROMPTS = ["liver", "spleen"]
 def narrow(tmp_path_factory):
     """A server of both demos whose queues are short."""
     folder = demo_repository(tmp_path_factory.mktemp("narrow") / "model_repository")
-    for model in ("medimageparse_3d", "medimageparse"):
+    for model in ("medimageparse_3d", "medimageparse_3d_stream", "medimageparse"):
         config = folder / model / "config.pbtxt"
         text, n_changed = re.subn(r"max_queue_size: \d+", f"max_queue_size: {QUEUE}", config.read_text())
         assert n_changed == 1
@@ -72,6 +73,23 @@ def test_a_full_queue_is_said_at_once_and_the_rest_is_answered(ask, model, proto
     assert all(str(error).endswith("it is busy and its queue is full; try again later") for error, _ in refused)
     assert min(seconds for _, seconds in refused) < max(answered)
     assert ask(model, protocol)[0] == alone
+
+
+def test_streams_too_wait_in_a_bounded_queue(narrow, request_of):
+    def ask(_):
+        try:
+            with streaming(narrow, "medimageparse_3d_stream", request_of(), ["progress", "label_map"]) as responses:
+                *_, last = responses
+            return last["label_map"].tobytes()
+        except InferenceServerException as error:
+            return error.message().rpartition("] ")[2]
+
+    alone = ask(0)
+    assert isinstance(alone, bytes)
+    with ThreadPoolExecutor(N_REQUESTS) as executor:
+        outcomes = list(executor.map(ask, range(N_REQUESTS)))
+    assert outcomes.count(alone) >= QUEUE + INSTANCES
+    assert set(outcomes) == {alone, "Exceeds maximum queue size"}
 
 
 def test_over_http_a_full_queue_is_503(narrow, request_of):

@@ -16,7 +16,8 @@ from medimageparse_serving.image.image_file import Limits, decode_image
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-LIMITS = Limits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000, max_scans=20)
+PARTS = {"max_scans": 20, "max_parts": 1000, "max_metadata_bytes": 10**6}
+LIMITS = Limits(max_image_bytes=10**6, max_pixels=10**5, max_side=1000, **PARTS)
 RGB = np.random.default_rng(0).integers(0, 256, (9, 14, 3), dtype=np.uint8)
 GREY = RGB[:, :, 0]
 SECRET = b"zebrafish-7391"
@@ -792,7 +793,7 @@ def test_colours_that_the_palette_lacks_are_told():
 
 
 def test_a_file_over_the_byte_limit_is_refused():
-    limits = Limits(max_image_bytes=len(PNG), max_pixels=10**5, max_side=1000, max_scans=20)
+    limits = Limits(max_image_bytes=len(PNG), max_pixels=10**5, max_side=1000, **PARTS)
     decode(PNG, limits)
     with pytest.raises(ValueError, match=f"^image has more than {len(PNG)} bytes, the limit of this server$"):
         decode_image(PNG + b"x", limits)
