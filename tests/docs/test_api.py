@@ -11,7 +11,7 @@ from helpers.places import ROOT
 from medimageparse_client import Client
 from medimageparse_contract.categories import CATEGORIES
 from medimageparse_contract.image_types import ImageType
-from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS
+from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS, STREAMS
 from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, OUTPUTS_2D, OUTPUTS_3D, SLICE_AXES
 from tritonclient.grpc.model_config_pb2 import DataType, ModelConfig
 
@@ -21,7 +21,7 @@ VALUES = {
         "intensity": INTENSITIES,
         "orientation": ORIENTATIONS,
         "slice_axis": SLICE_AXES,
-        "output": ("all", *OUTPUTS_3D),
+        "output": OUTPUTS_3D,
     },
     MODEL_2D: {"image_type": get_args(ImageType), "output": OUTPUTS_2D},
 }
@@ -116,10 +116,13 @@ def test_the_limits_are_those_of_the_configurations():
 
 
 def test_every_step_that_has_limits_is_in_the_table():
+    """Those of the public models stand in the table of their queues."""
+    public = {*PUBLIC_MODELS, *STREAMS.values()}
     having = {
         path.parent.name
         for path in ROOT.glob("model_repository/*/config.pbtxt")
-        if any(name.startswith("max_") for name in config(path.parent.name).parameters)
+        if path.parent.name not in public
+        and any(name.startswith("max_") for name in config(path.parent.name).parameters)
     }
     assert having == {quoted(row[1])[0] for row in table(section(PAGE, "Limits"), "limit of")}
 
@@ -127,9 +130,12 @@ def test_every_step_that_has_limits_is_in_the_table():
 def test_the_queues_are_those_of_the_configurations():
     rows = table(section(PAGE, "Limits"), "public model")
     assert [quoted(row[0])[0] for row in rows] == list(PUBLIC_MODELS)
-    for model, under_way, waiting, longest in rows:
+    for model, under_way, waiting, longest, work in rows:
         read = config(quoted(model)[0])
         policy = read.dynamic_batching.default_queue_policy
         assert int(under_way) == read.instance_group[0].count
         assert int(waiting) == policy.max_queue_size
         assert number(longest) * 1_000_000 == policy.default_timeout_microseconds
+        assert work == f"{read.parameters['max_seconds'].string_value} s"
+    most = int(config(MODEL_3D).parameters["max_slice_prompts"].string_value)
+    assert f"at most {most:,} slices x prompts" in " ".join(section(PAGE, "Limits").split())

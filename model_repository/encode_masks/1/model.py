@@ -10,11 +10,7 @@ from medimageparse_serving.volume.report import Segmented
 
 class TritonPythonModel(Step):
     def answer(self, inputs: Inputs) -> dict[str, object]:
-        return encode_answer(
-            inputs.array("label_slices"),
-            inputs.record("geometry", Geometry),
-            inputs.texts("prompts"),
-            inputs.array("truncated"),
-            inputs.record("segment_report", Segmented),
-            inputs.choice("output", OUTPUTS_3D),
-        )
+        labels, truncated = inputs.array("label_slices"), inputs.array("truncated")
+        geometry, segmented = inputs.record("geometry", Geometry), inputs.record("segment_report", Segmented)
+        output = inputs.choice("output", OUTPUTS_3D)
+        return encode_answer(labels, geometry, inputs.texts("prompts"), truncated, segmented, output)
