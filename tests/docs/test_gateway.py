@@ -33,8 +33,8 @@ def test_the_media_types_are_those_of_the_answers():
     usual, *rows = table(section(PAGE, "Ask it"), "`Accept`")
     assert [quoted(cell)[0] for cell in usual[1:]] == [next(iter(VOLUME_ANSWERS)), next(iter(IMAGE_ANSWERS))]
     told = {quoted(media)[0]: (volumes != "-", images != "-") for media, volumes, images in rows}
-    volumes = {*VOLUME_ANSWERS, EVENT_STREAM}
-    assert told == {media: (media in volumes, media in IMAGE_ANSWERS) for media in volumes | set(IMAGE_ANSWERS)}
+    volumes, images = {*VOLUME_ANSWERS, EVENT_STREAM}, {*IMAGE_ANSWERS, EVENT_STREAM}
+    assert told == {media: (media in volumes, media in images) for media in volumes | images}
 
 
 def test_the_settings_have_the_defaults_of_the_gateway():
