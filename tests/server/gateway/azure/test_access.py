@@ -67,6 +67,16 @@ def test_one_byte_over_the_limit_is_refused_and_takes_no_memory(locked, picture)
     assert locked.memory_bytes() - before < LIMIT * 1.5  # it is kept up to the limit
 
 
+def test_a_large_body_takes_a_few_times_its_size_whatever_letters_are_in_it(locked):
+    """Python's own reader of JSON keeps four bytes for each letter as soon as one is an emoji."""
+    image = base64.encodebytes(bytes(46 * 2**20))
+    before = locked.memory_bytes()
+    answer = locked.ask("/score", {"input_data": [{"image": image.decode(), "text": "🫀"}]}, **KEY)
+    assert_error(answer, 400)
+    assert "neither a PNG or JPEG file" in answer.json()["message"]
+    assert locked.memory_bytes() - before < 4.5 * LIMIT
+
+
 def test_a_body_of_the_limit_is_read(locked):
     answer = locked.ask("/score", b" " * LIMIT, **KEY, **JSON)
     assert_error(answer, 400)
