@@ -1,6 +1,7 @@
 """Keys, limits, types and ids at the door of /score."""
 
 import base64
+import json
 import shutil
 import subprocess
 
@@ -71,7 +72,8 @@ def test_a_large_body_takes_a_few_times_its_size_whatever_letters_are_in_it(lock
     """Python's own reader of JSON keeps four bytes for each letter as soon as one is an emoji."""
     image = base64.encodebytes(bytes(46 * 2**20))
     before = locked.memory_bytes()
-    answer = locked.ask("/score", {"input_data": [{"image": image.decode(), "text": "🫀"}]}, **KEY)
+    body = json.dumps({"input_data": [{"image": image.decode(), "text": "🫀"}]}, ensure_ascii=False).encode()
+    answer = locked.ask("/score", body, **KEY, **JSON)
     assert_error(answer, 400)
     assert "neither a PNG or JPEG file" in answer.json()["message"]
     assert locked.memory_bytes() - before < 4.5 * LIMIT
