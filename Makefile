@@ -90,7 +90,7 @@ download: install-export  ## fetch the published checkpoints (needs a Hugging Fa
 
 export: install-export  ## model.onnx of a model's three networks: CHECKPOINT=checkpoints/biomedparse_v2.ckpt PRECISION=fp32|fp16
 	@test -n "$(CHECKPOINT)" || { echo "say which checkpoint: make export CHECKPOINT=checkpoints/biomedparse_v2.ckpt"; exit 1; }
-	$(BIN)/python -m medimageparse export --checkpoint $(CHECKPOINT) --precision $(PRECISION) --repository model_repository
+	$(BIN)/python -m medimageparse export --checkpoint "$(CHECKPOINT)" --precision $(PRECISION) --repository model_repository
 
 engines:  ## model.plan from model.onnx, on the GPU that will serve, in a container with tensorrt (see README)
 	PYTHONPATH=contract:export:serving python3 -m medimageparse engines --repository model_repository

@@ -21,7 +21,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     weights = export.add_mutually_exclusive_group(required=True)
     weights.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="biomedparse_v2.ckpt, biomedparse_v1.pt or a .safetensors file"
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="biomedparse_v2.ckpt, biomedparse_v1.pt, a fine-tuned state dict (torch, .safetensors) or its folder",
     )
     weights.add_argument("--random-weights", type=int, metavar="SEED", help="no checkpoint: for benchmarks and tests")
     export.add_argument("--variant", choices=VARIANTS, default=PUBLISHED.name, help="sizes of random weights")
@@ -49,7 +52,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def export(options: argparse.Namespace) -> None:
-    from medimageparse.checkpoint import load_networks, read_checkpoint
+    from medimageparse.checkpoint import load_networks
+    from medimageparse.checkpoint_files import read_checkpoint, weights_file
     from medimageparse.export_onnx import export_networks
     from medimageparse.manifest import sha256
     from medimageparse.networks import build_random
@@ -63,8 +67,9 @@ def export(options: argparse.Namespace) -> None:
             f"random weights, seed {options.random_weights}",
         )
     else:
-        tensors, variant = read_checkpoint(options.checkpoint)
-        modules, source = load_networks(tensors, variant), sha256(options.checkpoint)
+        checkpoint = weights_file(options.checkpoint)
+        tensors, variant = read_checkpoint(checkpoint)
+        modules, source = load_networks(tensors, variant), sha256(checkpoint)
     repository = options.repository
     if options.repository_copy is not None:
         repository = copy_repository(repository, options.repository_copy, variant)

@@ -1,24 +1,18 @@
-"""Published checkpoints and the demos': one rename table for each model, strict loading, what is ignored and why.
+"""Tensors by their published names -> networks: a rename table for each model, strict loading, what is ignored and why.
 
-Formats: `biomedparse_v2.ckpt` (torch, key `state_dict`, prefix `model.`), `biomedparse_v1.pt` (torch, nothing but
-tensors by name) and `.safetensors` with the names of either.
-"""
+`checkpoint_files.py` reads the files."""
 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from medimageparse.class_embeddings import set_class_embeddings
 from medimageparse.errors import ExportError
 from medimageparse.networks import build
-from medimageparse.variants import PUBLISHED, PUBLISHED_2D, VARIANTS, Variant
-
-PREFIX = "model."
+from medimageparse.variants import Variant
 
 # Published name (spec section 9, without the prefix) and ours, whose first word is the network, for both models without
 # the `_3d` it is served under. `*` stands for a number, the same on both sides; an entry that ends in a dot renames
@@ -119,27 +113,6 @@ def rename(name: str, table: Iterable[tuple[str, str]]) -> str:
 
 def is_ignored(name: str, model: str) -> bool:
     return any(name == entry or (entry.endswith(".") and name.startswith(entry)) for entry in IGNORED[model])
-
-
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Variant]:
-    """Tensors under their published names, prefix removed, as float32; and the variant they are for.
-
-    A `.safetensors` file names its variant in its metadata. Everything else is of the published size: 3D if the file
-    has the key `state_dict`, otherwise 2D.
-    """
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            variant = VARIANTS[(file.metadata() or {}).get("variant", PUBLISHED.name)]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    else:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        variant, tensors = (PUBLISHED, content["state_dict"]) if "state_dict" in content else (PUBLISHED_2D, content)
-        if not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-            raise CheckpointError(
-                "the file holds something else than tensors by name; "
-                "send biomedparse_v2.ckpt, biomedparse_v1.pt or a .safetensors file"
-            )
-    return {name.removeprefix(PREFIX): tensor.float() for name, tensor in tensors.items()}, variant
 
 
 def parts_of(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:

@@ -10,9 +10,7 @@ from medimageparse.checkpoint import (
     is_ignored,
     load_networks,
     published_state,
-    read_checkpoint,
     rename,
-    save_checkpoint,
 )
 from medimageparse.networks import build, build_random
 from medimageparse.variants import PUBLISHED, PUBLISHED_2D, TINY, TINY_2D
@@ -118,23 +116,3 @@ def test_names_a_tensor_of_another_shape(tensors, variant):
     tensors[FUSED_SELF_ATTENTION] = torch.zeros(96, 33)
     with pytest.raises(CheckpointError, match=rf"{FUSED_SELF_ATTENTION} has shape \(96, 33\), .* needs \(96, 32\)"):
         load_networks(tensors, variant)
-
-
-def test_reads_all_file_formats(modules, tensors, variant, tmp_path):
-    torch.save({"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}}, tmp_path / "tiny.ckpt")
-    torch.save(tensors, tmp_path / "tiny.pt")
-    for name, published in (("tiny.ckpt", PUBLISHED), ("tiny.pt", PUBLISHED_2D)):
-        read, found = read_checkpoint(tmp_path / name)
-        assert found is published  # what such a file is; its shapes are compared when it is loaded
-        assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
-
-    save_checkpoint(tmp_path / "tiny.safetensors", modules, variant)
-    read, found = read_checkpoint(tmp_path / "tiny.safetensors")
-    assert found is variant
-    assert all(torch.equal(read[name], tensor.half().float()) for name, tensor in tensors.items())
-
-
-def test_says_what_a_torch_file_should_be(tmp_path):
-    torch.save({"model": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match="something else than tensors by name"):
-        read_checkpoint(tmp_path / "other.ckpt")
