@@ -76,6 +76,16 @@ def test_the_outputs_are_those_of_the_configuration(model):
         assert (shape == ["1"]) == is_one
 
 
+@pytest.mark.parametrize(("model", "stream"), STREAMS.items())
+def test_a_stream_has_the_tensors_of_its_model_and_what_its_section_says(model, stream):
+    of_model, of_stream = config(model), config(stream)
+    assert list(of_stream.input) == list(of_model.input)
+    told = [quoted(name)[0] for name, *_ in table(section(PAGE, f"`{stream}`"), "output")]
+    assert [tensor.name for tensor in of_stream.output] == [*(tensor.name for tensor in of_model.output), *told]
+    assert of_stream.model_transaction_policy.decoupled
+    assert dict(of_stream.parameters) == dict(of_model.parameters)
+
+
 @pytest.mark.parametrize("model", PUBLIC_MODELS)
 def test_the_values_of_an_option_are_those_of_the_contract(model):
     assert values(model) == {name: list(allowed) for name, allowed in VALUES[model].items()}
