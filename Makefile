@@ -13,6 +13,8 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 PROBE_PORT ?= 8003
+# how tests are spread over processes; empty for one after the other
+WORKERS ?= -n 2 --dist loadgroup
 # what is measured: DEMO takes a few minutes, PUBLISHED about an hour on two cores
 VARIANT ?= DEMO
 WORK ?= benchmarks/work
@@ -43,7 +45,7 @@ NOT_LOCKED := $(patsubst %,--no-emit-package medimageparse-%,$(DISTRIBUTIONS) tr
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(NOT_LOCKED) $(LOCK_FLAGS)
 
-.PHONY: help install install-export openvino demo serve serve-demo test train-demo export-demo download export engines parity perf-analyzer bench fuzz soak lint lock audit clean
+.PHONY: help install install-export openvino demo serve serve-demo test test-unit train-demo export-demo download export engines parity perf-analyzer bench fuzz soak lint lock audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -83,7 +85,10 @@ serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of 
 	$(BIN)/python -m medimageparse_demo.serve --runtime $(RUNTIME) $(ADDRESSES)
 
 test: install-export  ## the whole test suite, a real tritonserver included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-unit: install-export  ## the tests that start no server and export no network, in a minute
+	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests --ignore tests/server
 
 download: install-export  ## fetch the published checkpoints (needs a Hugging Face token and their licence accepted)
 	for model in $(DOWNLOAD); do $(BIN)/python -m medimageparse download --model $$model --folder checkpoints || exit 1; done

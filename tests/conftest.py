@@ -4,6 +4,15 @@ from functools import lru_cache
 
 import pytest
 
+pytest_plugins = ["helpers.skips", "pytester"]
+
+
+def pytest_collection_modifyitems(items):
+    """With several workers (make test), the tests of a file run in one, and so do those that share a group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name + item.path.parent.name))
+
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):

@@ -10,6 +10,8 @@ from medimageparse.served_tensors import networks
 from medimageparse.variants import DEMO, DEMO_2D
 from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D
 
+pytestmark = pytest.mark.slow
+
 CHECKPOINTS = {
     DEMO: WEIGHTS / "medimageparse_demo.safetensors",
     DEMO_2D: WEIGHTS_2D / "medimageparse_demo_2d.safetensors",

@@ -29,6 +29,8 @@ from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCAB
 from medimageparse_contract.categories import CLASSES
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exports")]
+
 ONNX_TYPES = {np.float32: onnx.TensorProto.FLOAT, np.int64: onnx.TensorProto.INT64, np.uint8: onnx.TensorProto.UINT8}
 SIZES = {  # slices or groups, prompts, tokens
     TINY: [(1, 1, 2), (1, 5, 3), (5, 1, 7), (2, 20, 12), (4, 3, 77)],

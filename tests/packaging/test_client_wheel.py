@@ -9,6 +9,8 @@ from zipfile import ZipFile
 import pytest
 from helpers.places import ROOT
 
+pytestmark = pytest.mark.slow
+
 # what callers may have besides the Python that runs the tests; those that are here are tried too
 OTHER_PYTHONS = [f"python3.{minor}" for minor in range(10, 15) if minor != sys.version_info.minor]
 
