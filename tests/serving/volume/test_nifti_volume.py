@@ -25,7 +25,7 @@ TAILS = (
     b"\x1f\x8b",
     gzip.compress(b"", mtime=0)[:9],
     b"\x1f\x8bx",
-    gzip.compress(b"") * 3,
+    gzip.compress(b"", mtime=0) * 3,
 )
 OBLIQUE = np.array([[-1.4, 0.3, 0.5, 20], [-0.2, 1.5, -0.9, -31], [0.4, 0.6, 4.6, 12.25], [0, 0, 0, 1]])
 
