@@ -1,10 +1,11 @@
 """The body of /score -> rows of image and prompts: every form of a table that Azure's clients send."""
 
+import codecs
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
+import msgspec
 
 from medimageparse_gateway.azure_base64 import decode_base64
 from medimageparse_gateway.errors import HttpError
@@ -48,9 +49,11 @@ def read_score(body: bytearray) -> ScoreRequest:
 
 def read_object(body: bytearray) -> dict[str, Any]:
     refuse_many_parts(body)
+    if body.startswith(codecs.BOM_UTF8):  # PowerShell writes one
+        del body[: len(codecs.BOM_UTF8)]
     try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise HttpError(400, NO_JSON) from None
     body.clear()  # a gigabyte, maybe: before the files are decoded
     if not isinstance(content, dict):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import orjson
+import msgspec
 import pybase64
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from numpy.typing import NDArray
@@ -29,12 +29,12 @@ NO_KIND = "row 0: image is neither a PNG or JPEG file nor a NIfTI file; send an 
 def encode_image_answer(outputs: Outputs) -> bytes:
     """A row's answer as JSON: `image_features` is JSON within a string, `text_features` a list even of one."""
     categories = [category.decode() for category in outputs["text_features"]]
-    return orjson.dumps({"image_features": text_of(outputs, "image_features"), "text_features": categories})
+    return msgspec.json.encode({"image_features": text_of(outputs, "image_features"), "text_features": categories})
 
 
 def encode_volume_answer(outputs: Outputs) -> bytes:
     """A row's answer as JSON: `nifti_file` is JSON within a string."""
-    return orjson.dumps({"nifti_file": lengthen(text_of(outputs, "nifti_file"))})
+    return msgspec.json.encode({"nifti_file": lengthen(text_of(outputs, "nifti_file"))})
 
 
 def text_of(outputs: Outputs, name: str) -> str:
@@ -46,8 +46,8 @@ def lengthen(nifti_file: str) -> str:
     """The same with a file of more than FILE_BUFFER bytes."""
     if len(nifti_file) > FILE_BUFFER * 4 / 3 + 100:
         return nifti_file
-    file = pad_gzip(pybase64.b64decode(orjson.loads(nifti_file)["data"]), FILE_BUFFER + 1)
-    return orjson.dumps({"data": pybase64.b64encode(file).decode()}).decode()
+    file = pad_gzip(pybase64.b64decode(msgspec.json.decode(nifti_file)["data"]), FILE_BUFFER + 1)
+    return msgspec.json.encode({"data": pybase64.b64encode(file).decode()}).decode()
 
 
 def pad_gzip(file: bytes, n_bytes: int) -> bytes:

@@ -1,6 +1,7 @@
 """The forms of a request: what becomes rows, and what is refused with the name of the column or the row."""
 
 import base64
+import codecs
 import json
 
 import pytest
@@ -39,6 +40,7 @@ ACCEPTED = {
     "dataframe_split": {"dataframe_split": TABLE},
     "dataframe_records": {"dataframe_records": RECORDS},
     "indented": json.dumps({"input_data": TABLE}, indent=4).encode(),
+    "a mark of UTF-8 before": codecs.BOM_UTF8 + json.dumps({"input_data": TABLE}).encode(),
     "blanks around": b"\n " + json.dumps({"input_data": TABLE}).encode() + b"\r\n",
 }
 
@@ -127,7 +129,9 @@ REFUSED = {
     "NaN": (json.dumps(with_cell(1, 1, float("nan"))).encode(), "not JSON"),
     "not UTF-8": (b'{"input_data": "\xff"}', "not JSON"),
     "UTF-16": (json.dumps({"input_data": TABLE}).encode("utf-16"), "not JSON"),
-    "half a surrogate": (b'{"input_data": [{"image": "QUJD", "text": "\\ud800"}]}', "not JSON"),
+    "half a surrogate": (b'{"input_data": [{"image": "QUJD", "text": "\\ud800 liver"}]}', "not JSON"),
+    "the other half": (b'{"input_data": [{"image": "QUJD", "text": "\\udc00"}]}', "not JSON"),
+    "a number too large": (b'{"input_data": [], "params": ' + b"9" * 5000 + b"}", "not JSON"),
     "deep": (b"[" * 100_000, "not JSON"),
     "deep in params": (b'{"input_data": [], "params": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "not JSON"),
     "a million lists": (b"[" + b"[]," * MAX_PARTS + b"[]]", "too many lists"),
