@@ -13,7 +13,7 @@ from medimageparse_client.urls import is_this_machine
 def tls_options(
     protocol: str, ca: str | Path | None, certificate: str | Path | None, certificate_key: str | Path | None
 ) -> dict[str, Any]:
-    """What tritonclient wants to be told; ValueError or OSError for files that are no use."""
+    """The TLS options of tritonclient; ValueError or OSError for invalid files."""
     if bool(certificate) != bool(certificate_key):
         raise ValueError("certificate and certificate_key go together")
     try:

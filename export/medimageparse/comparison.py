@@ -61,7 +61,7 @@ def blobs(side: int, n: int, random: np.random.Generator) -> np.ndarray:
 
 
 def differences(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
-    """How far all outputs of a network are apart."""
+    """The differences between all outputs of two networks."""
     if "matched_queries" not in expected:
         return {name: difference(array, found[name]) for name, array in expected.items()}
     same = expected["matched_queries"] == found["matched_queries"]

@@ -1,4 +1,4 @@
-"""What is told to a person and how, and exit codes."""
+"""Messages to a person, and exit codes."""
 
 import os
 import sys

@@ -1,6 +1,6 @@
 """Decodes the pixels of the DICOM file on stdin with GDCM, and writes them to stdout as .npy.
 
-A program of its own, since GDCM ends its whole process (abort, segmentation fault) at some damaged files. Its
+It is a program of its own, since GDCM ends its whole process (abort, segmentation fault) at some damaged files. Its
 arguments are the tags to read.
 """
 

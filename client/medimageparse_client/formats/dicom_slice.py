@@ -33,7 +33,7 @@ class DicomSlice:
     grey: float64 [H,W], bright is dense
     bounds: values after rescaling (Hounsfield units in CT); what lies outside was cut off
     window: the name of `bounds`; None for percentiles
-    is_inverted: whether the file shows low values bright (MONOCHROME1), and they were turned round
+    is_inverted: whether the file shows low values bright (MONOCHROME1), so that they were inverted
     padding: the lowest and the highest stored value that is no part of the picture, and black; None without padding
     warnings: sentences for the report
     """
@@ -138,7 +138,7 @@ def check_unit(unit: str | None, is_ct: bool) -> None:
 
 
 def shows_low_values_bright(header: pydicom.Dataset, warnings: list[str]) -> bool:
-    """MONOCHROME1, or a Presentation LUT Shape INVERSE; a VOI LUT that falls turns it round once more.
+    """MONOCHROME1, or a Presentation LUT Shape INVERSE; a falling VOI LUT inverts it once more.
 
     DICOM has INVERSE for MONOCHROME1 only, and IDENTITY for MONOCHROME2 only: together they are one inversion.
     """

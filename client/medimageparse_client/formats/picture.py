@@ -110,7 +110,7 @@ def recognizes(path: Path) -> bool:
 
 
 def dicom_holds_picture(file: BinaryIO) -> bool:
-    """Also where that cannot be found out: reading the file then tells why."""
+    """True also where nobody can tell: reading the file then says why."""
     try:
         from medimageparse_client.formats.dicom_header import holds_picture
     except ModuleNotFoundError:
@@ -153,7 +153,7 @@ def picture_of_array(array: npt.NDArray[np.uint8]) -> Image.Image:
 
 
 def encode_picture(picture: Image.Image) -> bytes:
-    """The bytes of a PNG file with the pixels of `picture`, as they lie."""
+    """The bytes of a PNG file with the pixels of `picture` as stored."""
     if picture.mode not in PNG_MODES:
         raise InvalidImage(f"a PIL image of mode {picture.mode} is no PNG; convert it, for example to RGB")
     tags = getattr(picture, "tag_v2", {})  # of a TIFF

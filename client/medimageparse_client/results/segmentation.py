@@ -28,7 +28,7 @@ class Segmentation:
     affine: float64 [4,4], voxels to millimetres (RAS+), as the server read it from the volume; where the file does not
         say how the patient lies (`report["image"]["sides_known"]`), nobody knows whether x really is left to right
     labels: prompt -> label; of a repeated prompt the first, which holds the voxels
-    scores: float32 [P,D], how sure the network is that prompt P is on slice D, 0..1
+    scores: float32 [P,D], existence score of prompt P on slice D, 0..1
     report: the server's: per prompt volume and bounding box, intensity handling, hashes, times
     nifti: the label map as the bytes of a .nii.gz file, as the server made it
     volume: the bytes that were sent, for the preview

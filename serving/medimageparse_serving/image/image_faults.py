@@ -87,7 +87,7 @@ LOSSLESS, HIERARCHICAL = {0xC3, 0xCB}, {0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF}
 
 
 def refuse_other_formats(image: bytes) -> None:
-    """Names what is neither PNG nor JPEG but known all the same."""
+    """Refuses files that are neither PNG nor JPEG, by the names of their formats."""
     for offset, mark, name in OTHER_FORMATS:
         if image.startswith(mark, offset):
             raise Refused(f"image is {name} file; {SEND}")

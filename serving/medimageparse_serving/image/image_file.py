@@ -39,7 +39,7 @@ UPRIGHT = {orientation: Image.Transpose[name] for orientation, name in exif.UPRI
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image that is taken; checked before memory for it is."""
+    """The largest image that is taken. It is checked before memory is taken."""
 
     max_image_bytes: int
     max_pixels: int
@@ -168,7 +168,7 @@ def refusing_unreadable(file: bytes) -> Iterator[None]:
 
 
 def bits_of(file: bytes) -> int:
-    """Of each channel, as the file stores it."""
+    """The bits of each channel, as the file stores it."""
     return file[24] if reader_of(file) is PngImageFile else 8
 
 

@@ -19,7 +19,7 @@ Found = tuple[int, NDArray[np.float32], NDArray[np.bool_]]
 
 
 def check_size(n_prompts: int, geometry: Geometry, max_mask_bytes: int) -> None:
-    """Refuses what would not fit, before memory is taken."""
+    """Refuses masks over the limit, before memory is taken."""
     height, width = geometry.height, geometry.width
     if n_prompts * height * width > max_mask_bytes:
         raise Refused(

@@ -1,4 +1,4 @@
-"""Is a target there, judged by its mask's colours, and which of several targets does a pixel belong to."""
+"""Whether a target exists, judged by its mask's colours, and which of several targets a pixel belongs to."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ OUTVOTED = "other targets are likelier in more than half of the pixels where it 
 
 
 def read_distributions(path: Path = TARGET_DIST) -> Distributions:
-    """Those of all image types; nothing if there is no such file."""
+    """The distributions of all image types; {} if there is no such file."""
     if not path.exists():
         return {}
     distributions: Distributions = json.loads(path.read_text())

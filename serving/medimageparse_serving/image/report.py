@@ -39,7 +39,7 @@ class MaskReport:
 
 @dataclass(frozen=True)
 class Category:
-    """The likeliest of the 16 categories, and how sure the network is of it and of background."""
+    """The likeliest of the 16 categories, its confidence, and that of background."""
 
     category: str
     category_confidence: float

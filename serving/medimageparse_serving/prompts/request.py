@@ -12,7 +12,7 @@ from medimageparse_serving.refused import Refused
 
 @dataclass(frozen=True)
 class Limits:
-    """What more than is refused, before it costs anything."""
+    """The limits of a request. It is checked before it costs anything."""
 
     max_prompts: int
     max_characters: int

@@ -38,7 +38,7 @@ ZEROS = re.compile(rb"\0*")
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image that is taken; checked before memory for it is."""
+    """The largest volume that is taken. It is checked before memory is taken."""
 
     max_image_bytes: int
     max_decompressed_bytes: int
