@@ -1,6 +1,7 @@
 """Requests by Triton's own clients, not by ours."""
 
 import queue
+import urllib.request
 from contextlib import contextmanager
 
 import numpy as np
@@ -72,3 +73,11 @@ def inferring(server, model, usual_outputs):
     finally:
         for connection in connections.values():
             connection.close()  # an open HTTP connection would make the server wait its whole exit time-out
+
+
+def executions(server, model):
+    """How often a model has run, by the server's metrics."""
+    with urllib.request.urlopen(server.metrics_url, timeout=20) as response:
+        lines = response.read().decode().splitlines()
+    counted = [line for line in lines if line.startswith(f'nv_inference_exec_count{{model="{model}"')]
+    return sum(float(line.split()[-1]) for line in counted)
