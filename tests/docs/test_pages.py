@@ -23,8 +23,8 @@ FOREIGN_FLAGS = {  # of docker, and of tritonserver
 
 @cache
 def files():
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return listed.stdout.splitlines()
+    inside = (path for room in ROOMS for path in (ROOT / room).rglob("*"))
+    return [str(path.relative_to(ROOT)) for path in (*ROOT.glob("*"), *inside) if path.is_file()]
 
 
 @cache
