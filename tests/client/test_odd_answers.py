@@ -67,7 +67,7 @@ def told(triton, monkeypatch, volume_file):
 
 
 def changed(**fields):
-    """A change of the JSON in an output; a field with dots lies within others, one that is Ellipsis is left out."""
+    """A change of the JSON in an output: a__1__b lies within others; a field that becomes Ellipsis is left out."""
 
     def change(array):
         content = json.loads(array.item())

@@ -5,7 +5,7 @@ import argparse
 import medimageparse_client
 from helpers.pages import quoted, section, spans, table
 from medimageparse_client.cli import console
-from medimageparse_client.cli.arguments import build_parser
+from medimageparse_client.cli.commands import build_parser
 from medimageparse_client.formats.dicom_slice import WINDOWS
 
 PAGE = "docs/client.md"

@@ -3,7 +3,7 @@
 import argparse
 
 from helpers.pages import PAGES, spans
-from medimageparse_client.cli.arguments import build_parser
+from medimageparse_client.cli.commands import build_parser
 from medimageparse_client.evaluate.cards import NEAR, REPRODUCED
 from medimageparse_client.evaluate.layouts import LAYOUTS
 from medimageparse_client.evaluate.volume_metrics import TOLERANCE_MM

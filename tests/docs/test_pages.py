@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import pytest
 from helpers.pages import BLOCKS, PAGES, ROOMS, anchors, links, spans
 from helpers.places import ROOT
-from medimageparse_client.cli.arguments import build_parser
+from medimageparse_client.cli.commands import build_parser
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))

@@ -11,11 +11,8 @@ from types import FrameType
 from gevent.hub import Hub
 
 from medimageparse_client.cli import console
-from medimageparse_client.cli.arguments import build_parser
+from medimageparse_client.cli.commands import build_parser
 from medimageparse_client.cli.console import INTERRUPTED, WrongCommandLine, describe, exit_code, warn
-from medimageparse_client.cli.evaluate import evaluate
-from medimageparse_client.cli.health import health
-from medimageparse_client.cli.segment import segment
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,14 +24,14 @@ def main(argv: list[str] | None = None) -> int:
         parser = build_parser()
         # argparse does not look for prompts after an option; it hands them back
         args, rest = parser.parse_known_args(argv)
-        takes_prompts = args.command in ("segment", "segment-image")
-        unknown = [text for text in rest if text.startswith("-") and text != "-" or not takes_prompts]
+        takes_more = hasattr(args, "arguments")
+        unknown = [text for text in rest if text.startswith("-") and text != "-" or not takes_more]
         if unknown:
             parser.error(f"unrecognized argument: {unknown[0]}")
+        if takes_more:
+            args.arguments += rest
         try:
-            if takes_prompts:
-                return segment(args, [*args.arguments, *rest])
-            return evaluate(args) if args.command == "evaluate" else health(args)
+            return int(args.run(args))
         except WrongCommandLine as error:
             parser.error(str(error))
         except KeyboardInterrupt:

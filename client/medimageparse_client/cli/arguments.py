@@ -1,58 +1,18 @@
-"""The command line, as argparse sees it."""
+"""Options that several commands take, and types of options."""
 
 import argparse
 import math
 import os
 from pathlib import Path
-from typing import get_args
-
-from medimageparse_contract.image_types import ImageType
-from medimageparse_contract.options import Intensity, Orientation
+from typing import TypeAlias
 
 from medimageparse_client.cli.connection import API_KEY
-from medimageparse_client.cli.console import EXIT_CODE_HELP, version
-from medimageparse_client.cli.evaluate import EVALUATE_HELP, add_options
-from medimageparse_client.cli.kinds import IMAGES, VOLUMES
-from medimageparse_client.formats.windows import Window
 
-SEGMENT_HELP = """\
-The first argument is a volume, or a folder of volumes, and the others are prompts. With --prompt or --prompts-file
-all arguments are volumes and folders. For several volumes -o, --preview and --report name folders, and the results
-are called after the volumes. In the label map, label 1 is the first prompt, 2 the second, and so on.
-- as the volume reads it from standard input; -o - writes the label map (.nii.gz) to standard output.
-
-examples:
-  medimageparse segment ct.nii.gz "liver" "left kidney" -o masks.nii.gz --preview masks.png --report report.json
-  medimageparse segment scans/ "liver" "left kidney" -o masks/ --skip-existing
-  medimageparse segment a.nii.gz b.nii.gz --prompt "liver" --prompt "left kidney" -o masks/ --preview masks/
-
-"""
-
-SEGMENT_IMAGE_HELP = """\
-The first argument is an image or a DICOM file with one slice, or a folder of them, and the others are prompts. With
---prompt or --prompts-file all arguments are images and folders. With --image-type and no prompt, all that the model
-knows in such an image is looked for. For several images -o, --preview and --report name folders, each its own, and
-the results are called after the images. In the label map (.png) label 1 is the first prompt, 2 the second, and so on;
-where two overlap, the more probable one is shown. An .npz holds the probability of each.
-- as the image reads it from standard input; -o - writes the label map (.png) to standard output.
-
-examples:
-  medimageparse segment-image xray.png "left lung" "right lung" -o masks.png --preview overlay.png --report report.json
-  medimageparse segment-image xray.png --image-type X-Ray-Chest -o masks.png
-  medimageparse segment-image slice.dcm "nodule" --window lung -o masks.npz
-
-"""
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def build_parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="medimageparse",
-        description="Segment medical images and volumes from text on a Triton Inference Server. For research only.",
-        epilog=EXIT_CODE_HELP,
-        formatter_class=raw,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
+def server_options() -> argparse.ArgumentParser:
+    """What every command takes."""
     server = argparse.ArgumentParser(add_help=False)
     server.add_argument("--url", default="localhost:8001", help="host:port of the server (default: %(default)s)")
     server.add_argument("--protocol", choices=["grpc", "http"], help="default: grpc, or that of http://host:port")
@@ -65,6 +25,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--api-key-file", type=file_name, metavar="FILE", help=f"what a proxy asks for; or set {API_KEY}"
     )
     server.add_argument("--debug", action="store_true", help="show where this program failed")
+    return server
+
+
+def batch_options() -> argparse.ArgumentParser:
+    """What the commands take that segment files."""
     batch = argparse.ArgumentParser(add_help=False)
     batch.add_argument("--report", type=result_name, help="the server's report to write (.json)")
     batch.add_argument("--prompt", action="append", default=[], help="a prompt; may be repeated")
@@ -83,66 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     batch.add_argument(
         "--skip-existing", action="store_true", help="leave out files whose results are there, to go on with a run"
     )
-    commands = parser.add_subparsers(dest="command", required=True)
-
-    segment = commands.add_parser(
-        "segment",
-        parents=[server, batch],
-        help="segment one or more volumes",
-        usage="%(prog)s VOLUME PROMPT... -o OUTPUT [options]",
-        epilog=SEGMENT_HELP + EXIT_CODE_HELP,
-        formatter_class=raw,
-    )
-    segment.set_defaults(kind=VOLUMES, image_type=None)
-    segment.add_argument("arguments", nargs="+", metavar="VOLUME PROMPT", help="a .nii or .nii.gz file and the prompts")
-    segment.add_argument("-o", "--output", type=result_name, required=True, help="label map to write (.nii.gz or .nii)")
-    segment.add_argument("--preview", type=result_name, help="picture of a few slices to write (.png)")
-    segment.add_argument("--intensity", choices=get_args(Intensity), default="auto", help="default: %(default)s")
-    segment.add_argument("--orientation", choices=get_args(Orientation), default="LAS", help="default: %(default)s")
-    segment.add_argument("--slice-axis", choices=["auto", "0", "1", "2"], default="auto", help="default: %(default)s")
-
-    picture = commands.add_parser(
-        "segment-image",
-        parents=[server, batch],
-        help="segment one or more images",
-        usage="%(prog)s IMAGE [PROMPT...] -o OUTPUT [options]",
-        epilog=SEGMENT_IMAGE_HELP + EXIT_CODE_HELP,
-        formatter_class=raw,
-    )
-    picture.set_defaults(kind=IMAGES)
-    picture.add_argument(
-        "arguments", nargs="+", metavar="IMAGE PROMPT", help="a .png, .jpg or DICOM file and the prompts"
-    )
-    picture.add_argument(
-        "-o", "--output", type=result_name, required=True, help="label map (.png) or probabilities (.npz)"
-    )
-    picture.add_argument("--preview", type=result_name, help="picture of the image with its labels to write (.png)")
-    picture.add_argument("--image-type", choices=get_args(ImageType), help="kind of image; see below")
-    together = picture.add_mutually_exclusive_group()
-    together.add_argument("--joint", action="store_true", default=None, help="decode all prompts together")
-    together.add_argument("--separate", action="store_false", dest="joint", help="decode each prompt alone")
-    picture.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
-    picture.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice in DICOM")
-
-    evaluate = commands.add_parser(
-        "evaluate",
-        parents=[server],
-        help="score the server on cases with a known truth, beside the model cards' numbers",
-        usage="%(prog)s IMAGES -o OUT [options]",
-        epilog=EVALUATE_HELP + EXIT_CODE_HELP,
-        formatter_class=raw,
-    )
-    add_options(evaluate, positive)
-
-    health = commands.add_parser(
-        "health",
-        parents=[server],
-        help="have a tiny picture segmented by each model",
-        epilog=EXIT_CODE_HELP,
-        formatter_class=raw,
-    )
-    health.add_argument("--timeout", type=seconds, default=60.0, help="seconds to wait (default: %(default)g)")
-    return parser
+    return batch
 
 
 def file_name(text: str) -> Path:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
@@ -56,7 +57,10 @@ class WrongCommandLine(Exception):
 
 @contextmanager
 def prepared() -> Iterator[None]:
-    """Whatever the three standard streams are, writing to them ends in no traceback in the block or after it."""
+    """Whatever the three standard streams are, writing to them ends in no traceback in the block or after it.
+
+    Nor do pydicom's warnings get there, also while several threads switch warnings off and on again.
+    """
     occupy_descriptors()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
@@ -65,7 +69,9 @@ def prepared() -> Iterator[None]:
         elif isinstance(stream, TextIOWrapper) and mode == "w":
             stream.reconfigure(errors="backslashreplace")  # \u809d where a terminal cannot show it
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
     finally:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from medimageparse_client.cli.arguments import Commands, positive, server_options
 from medimageparse_client.cli.connection import connect
-from medimageparse_client.cli.console import DONE, SOME_FAILED, WrongCommandLine, version, warn, write
+from medimageparse_client.cli.console import DONE, EXIT_CODE_HELP, SOME_FAILED, WrongCommandLine, version, warn, write
 from medimageparse_client.errors import ServerUnavailable
 from medimageparse_client.files import write_file
 from medimageparse_client.retry import Retry
@@ -26,7 +27,7 @@ if TYPE_CHECKING:  # scipy and matplotlib are there with the extra [evaluate] on
 
 NEEDS = "evaluate needs more libraries: pip install 'medimageparse-client[evaluate]'"
 PROBE = np.pad(np.full((24, 24, 3), 160, np.uint8), ((12, 12), (12, 12), (0, 0)), constant_values=40)
-EVALUATE_HELP = """\
+HELP = """\
 IMAGES is a folder in one of four layouts, which is recognised and said:
   challenge    .npz files of the CVPR 2025 text-guided challenge; the truth in a second folder, or in the same files
   amos22       imagesVa/ of AMOS22 as published, labelsVa/ beside it
@@ -45,7 +46,16 @@ examples:
 """
 
 
-def add_options(parser: argparse.ArgumentParser, positive: Callable[[str], int]) -> None:
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        parents=[server_options()],
+        help="score the server on cases with a known truth, beside the model cards' numbers",
+        usage="%(prog)s IMAGES -o OUT [options]",
+        epilog=HELP + EXIT_CODE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=evaluate)
     parser.add_argument("images", type=Path, nargs="?", metavar="IMAGES", help="folder of the cases")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
     parser.add_argument("--ground-truth", type=Path, metavar="DIR", help="folder of the truth, if it has another name")
@@ -184,7 +194,7 @@ def answers_of(args: argparse.Namespace, layout: str) -> "Answers":
     with connect(args, 60.0) as client:
         state = client.health()
     if not state.models.get(model):
-        raise ServerUnavailable(state.problem or f"the server at {args.url} has not loaded {model}")
+        raise state.error or ServerUnavailable(f"the server at {args.url} has not loaded {model}")
     answers = ServerAnswers(lambda: connect(args), Retry(args.retry_for, is_back, warn))
     answers.networks = networks_of(answers, model)
     return answers

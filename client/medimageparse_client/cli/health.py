@@ -3,9 +3,22 @@
 import argparse
 import sys
 
+from medimageparse_client.cli.arguments import Commands, seconds, server_options
 from medimageparse_client.cli.connection import connect
-from medimageparse_client.cli.console import DONE, exit_code, warn, write
+from medimageparse_client.cli.console import DONE, EXIT_CODE_HELP, exit_code, warn, write
 from medimageparse_client.errors import ServerUnavailable
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "health",
+        parents=[server_options()],
+        help="have a tiny picture segmented by each model",
+        epilog=EXIT_CODE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=health)
+    parser.add_argument("--timeout", type=seconds, default=60.0, help="seconds to wait (default: %(default)g)")
 
 
 def health(args: argparse.Namespace) -> int:

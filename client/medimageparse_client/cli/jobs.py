@@ -1,35 +1,18 @@
 """What to do, as far as it can be known before anything is sent."""
 
 import argparse
-import errno
 import os
 import re
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
-from medimageparse_client.cli.text_files import read_prompts
+from medimageparse_client.cli.sources import Place, Source, Standard, find_sources, split_arguments, unique
 from medimageparse_client.files import check_place, ending_of, identity, is_stream
-from medimageparse_client.formats.nifti import MAX_BYTES
 from medimageparse_client.inputs import check_prompts
-
-
-class Standard(Enum):
-    """What `-` stands for."""
-
-    INPUT = "standard input"
-    OUTPUT = "standard output"
-
-    def __str__(self) -> str:
-        return self.value
-
-
-Source = Path | Standard
-Place = Path | Standard
 
 
 @dataclass(frozen=True)
@@ -59,10 +42,10 @@ class Plan:
     notes: list[str]
 
 
-def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
+def make_plan(args: argparse.Namespace) -> Plan:
     """Raises WrongCommandLine, or the error of a file that cannot be read or written."""
     kind: Kind = args.kind
-    inputs, prompts = split_arguments(args, arguments)
+    inputs, prompts = split_arguments(args, args.arguments)
     checked = check_prompts(prompts) if prompts or not args.image_type else ()
     problems: list[Exception] = []
     notes: list[str] = []
@@ -78,101 +61,6 @@ def make_plan(args: argparse.Namespace, arguments: list[str]) -> Plan:
     check_folders(args, folders)
     check_results(args, jobs)
     return Plan(jobs, checked, is_single=len(jobs) == 1 and not problems, problems=problems, notes=notes)
-
-
-def split_arguments(args: argparse.Namespace, arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The volumes or images, and the prompts."""
-    kind: Kind = args.kind
-    prompts = [*args.prompt, *(read_prompts(args.prompts_file) if args.prompts_file else [])]
-    if "" in arguments:
-        raise WrongCommandLine(f"an argument is empty; give the name of a {kind.noun} and what to look for in it")
-    if prompts:
-        inputs = arguments
-        if unlike := [name for name in arguments if not (is_input(name, kind) or os.path.exists(name))]:
-            raise WrongCommandLine(
-                f"with --prompt or --prompts-file all arguments are folders or {list_of(kind.suffixes)} files, and "
-                f"{unlike[0]!r} is neither"
-            )
-    elif args.image_type and all(is_input(name, kind) for name in arguments):
-        inputs = arguments
-    else:
-        inputs, prompts = arguments[:1], arguments[1:]
-        if alike := [prompt for prompt in prompts if is_input(prompt, kind) or is_file_name(prompt)]:
-            raise WrongCommandLine(
-                f"the prompt {alike[0]!r} looks like a file; for several {kind.noun}s give each prompt with --prompt, "
-                "and for prompts from a file name it with --prompts-file"
-            )
-    inputs = [os.path.expanduser(name) if name.startswith("~/") else name for name in inputs]
-    return inputs, [in_unicode(prompt) for prompt in prompts]
-
-
-def in_unicode(prompt: str) -> str:
-    """A prompt in UTF-8, also where the locale, as LC_ALL=C, made Python take its letters for unknown bytes."""
-    try:
-        return os.fsencode(prompt).decode() if not prompt.isprintable() else prompt
-    except UnicodeError:
-        return prompt
-
-
-def is_input(name: str, kind: Kind) -> bool:
-    return name == "-" or name.lower().endswith(kind.suffixes) or os.path.isfile(name) and kind.recognizes(Path(name))
-
-
-def is_file_name(prompt: str) -> bool:
-    """A prompt may be called like a file or folder without an ending; nobody looks for "organs.txt" in a patient."""
-    return bool(Path(prompt).suffix) and os.path.isfile(prompt)
-
-
-def list_of(suffixes: tuple[str, ...]) -> str:
-    """The endings as words."""
-    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
-
-
-def find_sources(inputs: list[str], kind: Kind, problems: list[Exception], notes: list[str]) -> Iterator[Source]:
-    """The files, and in their place the volumes or images of each folder, by name."""
-    for name in inputs:
-        path = Path(name)
-        if name in ("-", "/dev/stdin"):
-            yield Standard.INPUT
-        elif not os.path.isdir(path):  # of a path that is not there or too long, False
-            yield path
-        else:
-            try:
-                found, others = search(path, kind)
-            except OSError as error:
-                problems.append(error)
-                continue
-            yield from found
-            if not found:
-                problems.append(
-                    WrongCommandLine(f"{name}: the folder holds no {kind.noun}; folders in it are not searched")
-                )
-            elif others:
-                more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-                notes.append(f"{others[0]}{more}: no {kind.noun}, left out")
-
-
-def search(folder: Path, kind: Kind) -> tuple[list[Path], list[Path]]:
-    """The volumes or images in a folder, and the other files; hidden ones, as macOS puts beside each file, are neither.
-
-    A file that only its name or only its content makes one is taken: if it is none, that is told for this file.
-    """
-    found: list[Path] = []
-    others: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_dir() or is_stream(path):
-            continue
-        is_readable = path.is_symlink() or os.access(path, os.R_OK)
-        is_wanted = path.name.lower().endswith(kind.suffixes) or not is_readable or kind.recognizes(path)
-        (found if is_wanted else others).append(path)
-    return found, others
-
-
-def unique(sources: Iterator[Source]) -> list[Source]:
-    """Each name once: `scans/* scans/a.nii` names one file twice."""
-    return list(
-        {os.path.abspath(source) if isinstance(source, Path) else source: source for source in sources}.values()
-    )
 
 
 def result_places(args: argparse.Namespace, source: Source, into_folders: bool) -> dict[str, Place]:
@@ -261,21 +149,3 @@ def check_results(args: argparse.Namespace, jobs: list[Job]) -> None:
                     f"folder of its own, and segment {args.kind.noun}s with equal names one by one"
                 )
             written[key] = what
-
-
-def load(source: Source, kind: Kind) -> Path | bytes:
-    """A file that can be read, or the bytes of what can be read only once; OSError names it."""
-    if isinstance(source, Path) and not is_stream(source):
-        if not os.access(source, os.R_OK):
-            source.open("rb").close()  # raises, and says why
-        return source
-    if isinstance(source, Path):
-        with source.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    elif sys.stdin.isatty():
-        raise WrongCommandLine(f"standard input is a terminal; pipe a {kind.noun} into it")
-    else:
-        data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if not data:
-        raise OSError(errno.ENODATA, "nothing came from it", str(source))
-    return data

@@ -5,7 +5,10 @@ Needs the extra `dicom`. Of the header only TAGS are read.
 
 import struct
 import subprocess
+import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -85,6 +88,14 @@ PYDICOM_ERRORS = (
 DAMAGED = "the DICOM file is damaged or cut short; send it again, whole"
 
 
+@contextmanager
+def without_pydicoms_warnings() -> Iterator[None]:
+    """They are about odd tags, are no help to a caller, and can hold what stands in the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
+
+
 def read_header(data: bytes) -> pydicom.Dataset:
     """TAGS of a DICOM file, with or without preamble, that holds one slice of grey pixels."""
     try:
@@ -95,6 +106,7 @@ def read_header(data: bytes) -> pydicom.Dataset:
     return header
 
 
+@without_pydicoms_warnings()
 def holds_picture(file: BinaryIO) -> bool:
     """Whether a DICOM file seems to hold a picture; a damaged one that says so counts."""
     try:

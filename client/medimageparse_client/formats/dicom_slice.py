@@ -14,7 +14,13 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi
 from scipy import ndimage
 
 from medimageparse_client.errors import InvalidImage
-from medimageparse_client.formats.dicom_header import PYDICOM_ERRORS, number_of, read_header, value_of
+from medimageparse_client.formats.dicom_header import (
+    PYDICOM_ERRORS,
+    number_of,
+    read_header,
+    value_of,
+    without_pydicoms_warnings,
+)
 from medimageparse_client.formats.dicom_padding import find_padding, lies_between
 from medimageparse_client.formats.dicom_pixels import read_pixels
 from medimageparse_client.formats.windows import WINDOWS, Window
@@ -66,6 +72,7 @@ class DicomSlice:
         return {"height": height, "width": width, **used, "padding": padding}
 
 
+@without_pydicoms_warnings()
 def read_slice(data: bytes, window: Window | None) -> DicomSlice:
     """The one grey slice in the bytes of a DICOM file, CT through `window`, all else between percentiles."""
     header = read_header(data)

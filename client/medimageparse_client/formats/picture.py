@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -97,25 +97,36 @@ def read_file(path: Path) -> bytes:
 def recognizes(path: Path) -> bool:
     """Whether a file is an image to segment, by its content; one that cannot be opened is none."""
     try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-            if not is_dicom(head):
-                return head.startswith(PICTURE_MAGIC)
-            file.seek(0)
-            return dicom_holds_picture(file)
+        head = read_head(path)
+        return dicom_holds_picture(path) if is_dicom(head) else head.startswith(PICTURE_MAGIC)
     except OSError:
         return False
 
 
-def dicom_holds_picture(file: BinaryIO) -> bool:
+def is_dicom_without_picture(path: Path) -> bool:
+    """Whether a file is DICOM of another kind, such as a report or a structure set."""
+    try:
+        return is_dicom(read_head(path)) and not dicom_holds_picture(path)
+    except OSError:
+        return False
+
+
+def read_head(path: Path) -> bytes:
+    """What tells what a file is; nothing of a pipe, which would be empty afterwards."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def dicom_holds_picture(path: Path) -> bool:
     """True also where nobody can tell: reading the file then says why."""
     try:
         from medimageparse_client.formats.dicom_header import holds_picture
     except ModuleNotFoundError:
         return True
-    return holds_picture(file)
+    with path.open("rb") as file:
+        return holds_picture(file)
 
 
 def is_dicom(data: bytes) -> bool:

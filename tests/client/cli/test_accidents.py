@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client import Segmentation, client, files, retry
-from medimageparse_client.cli import arguments, jobs, main
+from medimageparse_client.cli import console, jobs, main
 from medimageparse_client.results.segmentation import decode_answer
 from PIL import Image
 
@@ -597,12 +597,12 @@ def test_the_version(capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"medimageparse {arguments.version()}\n"
+    assert capsys.readouterr().out == f"medimageparse {console.version()}\n"
 
     def version(name):
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(
-        arguments, "metadata", SimpleNamespace(version=version, PackageNotFoundError=metadata.PackageNotFoundError)
+        console, "metadata", SimpleNamespace(version=version, PackageNotFoundError=metadata.PackageNotFoundError)
     )
-    assert arguments.version() == "from source, not installed"
+    assert console.version() == "from source, not installed"

@@ -2,12 +2,16 @@
 
 import json
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
+import pydicom
 import pytest
+from helpers.dicom_files import STORAGE, dicom_bytes, dicom_header, grey_file
+from medimageparse_client import Client
 from medimageparse_client.cli import main
-from medimageparse_client.cli.kinds import image_table
+from medimageparse_client.cli.segment_image import image_table
 from medimageparse_client.results.report import ImageFacts, facts_of
 from PIL import Image
 
@@ -96,6 +100,42 @@ def test_a_failing_image_does_not_stop_the_others(triton, folder, tmp_path, caps
     out, err = capsys.readouterr()
     assert "1 of 2 images segmented" in out
     assert f"medimageparse: {folder}/a.png: this is not a PNG, JPEG or DICOM file" in err
+
+
+def test_dicom_in_a_folder_is_known_by_its_content(triton, folder, tmp_path, capsys):
+    """Reports and structure sets are called .dcm too; what is damaged is told of."""
+    (folder / "c.dcm").write_bytes(grey_file(np.arange(100, dtype=np.uint16).reshape(10, 10)))
+    for name, modality in (("report.dcm", "SR"), ("structures.dcm", "RTSTRUCT")):
+        left_out = {"Rows": None, "Columns": None, "PixelData": None}
+        file = dicom_header(np.zeros((1, 1), np.uint16), Modality=modality, **left_out)
+        file.SOPClassUID = file.file_meta.MediaStorageSOPClassUID = STORAGE + "88.11"
+        (folder / name).write_bytes(dicom_bytes(file))
+    (folder / "z.dcm").write_bytes(b"no DICOM")
+    assert main(["segment-image", str(folder), "lung", "-o", str(tmp_path / "out")]) == 1
+    assert names(tmp_path / "out") == ["a.png", "b.png", "c.png"]
+    out, err = capsys.readouterr()
+    assert "3 of 4 images segmented" in out
+    told = sorted(err.splitlines())
+    assert told[0] == f"medimageparse: {folder}/notes.txt and 2 more: no image, left out"
+    assert told[1].startswith(f"medimageparse: {folder}/z.dcm: this is not a PNG, JPEG or DICOM file")
+    assert len(told) == 2
+
+
+@pytest.mark.filterwarnings("always")
+def test_the_words_of_pydicom_reach_nobody(triton, tmp_path, capfd):
+    path = tmp_path / "slice.dcm"
+    pixels = np.arange(100, dtype=np.uint16).reshape(10, 10)
+    path.write_bytes(grey_file(pixels, PixelData=pixels.tobytes() + bytes(40)))
+    with pytest.warns(UserWarning, match="pixel data"):
+        assert pydicom.dcmread(path).pixel_array.shape == (10, 10)
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        assert main(["segment-image", str(path), "lung", "-o", str(tmp_path / "masks.png")]) == 0
+        with Client() as client:
+            client.segment_image(path, "lung")
+    assert not raised
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "40 bytes more" in line
 
 
 def test_a_server_without_the_model(triton, folder, tmp_path, capsys):

@@ -195,7 +195,6 @@ def test_padding_in_the_midst_of_the_values_is_black_and_doubted():
     assert "send a PNG" in warning
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning:pydicom")
 @pytest.mark.parametrize("tag", [("LO", "none"), ("US", [1, 2, 3]), ("OB", b"\1\2\3\4")])
 def test_padding_that_is_not_one_number_is_told(tag):
     pixels = tissue("u2", 16)

@@ -229,7 +229,6 @@ def test_damaged_streams_are_called_damaged(name, tmp_path):
             read_slice(dicom_bytes(header), None)
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("name", LOSSLESS)
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.9])
 def test_compressed_files_cut_short(name, share, tmp_path):

@@ -105,7 +105,6 @@ def test_masks_of_single_bits_are_one_grey():
         read_slice(grey_file(bits, Columns=16, BitsAllocated=1, BitsStored=1, HighBit=0), None)
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("n_bits", [0, 2, 12, 24, 128])
 def test_pixels_of_odd_widths_are_named(n_bits):
     with pytest.raises(InvalidImage, match=f"pixels of {n_bits} bits"):
@@ -124,7 +123,6 @@ def test_rescaled_values(slope, intercept):
     np.testing.assert_allclose(read.grey, scale_to_255(values, tuple(bounds)))
 
 
-@pytest.mark.filterwarnings("ignore:.*:UserWarning")
 @pytest.mark.parametrize("window", [None, "lung"])
 @pytest.mark.parametrize(
     ("tags", "sentence"),
@@ -272,7 +270,6 @@ def test_hounsfield_units_have_one_bright_end(photometric, shape):
     assert (read.is_inverted, read.warnings) == (False, ())
 
 
-@pytest.mark.filterwarnings("ignore:The pixel data is:UserWarning")
 def test_pixels_that_the_header_does_not_account_for_are_told():
     pixels = ramp("u2", 0, 4095)
     read = same_picture(grey_file(pixels, PixelData=pixels.tobytes() + bytes(40)), pixels)

@@ -1,0 +1,102 @@
+"""medimageparse segment-image"""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from medimageparse_contract.image_types import ImageType
+from medimageparse_contract.models import MODEL_2D
+
+from medimageparse_client.cli.arguments import Commands, batch_options, result_name, server_options
+from medimageparse_client.cli.batch import segment
+from medimageparse_client.cli.console import EXIT_CODE_HELP
+from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
+from medimageparse_client.client import Client
+from medimageparse_client.formats import picture
+from medimageparse_client.formats.windows import Window
+from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation
+
+HELP = """\
+The first argument is an image or a DICOM file with one slice, or a folder of them, and the others are prompts. With
+--prompt or --prompts-file all arguments are images and folders. With --image-type and no prompt, all that the model
+knows in such an image is looked for. For several images -o, --preview and --report name folders, each its own, and
+the results are called after the images. In the label map (.png) label 1 is the first prompt, 2 the second, and so on;
+where two overlap, the more probable one is shown. An .npz holds the probability of each.
+- as the image reads it from standard input; -o - writes the label map (.png) to standard output.
+
+examples:
+  medimageparse segment-image xray.png "left lung" "right lung" -o masks.png --preview overlay.png --report report.json
+  medimageparse segment-image xray.png --image-type X-Ray-Chest -o masks.png
+  medimageparse segment-image slice.dcm "nodule" --window lung -o masks.npz
+
+"""
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "segment-image",
+        parents=[server_options(), batch_options()],
+        help="segment one or more images",
+        usage="%(prog)s IMAGE [PROMPT...] -o OUTPUT [options]",
+        epilog=HELP + EXIT_CODE_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=segment, kind=IMAGES)
+    parser.add_argument(
+        "arguments", nargs="+", metavar="IMAGE PROMPT", help="a .png, .jpg or DICOM file and the prompts"
+    )
+    parser.add_argument(
+        "-o", "--output", type=result_name, required=True, help="label map (.png) or probabilities (.npz)"
+    )
+    parser.add_argument("--preview", type=result_name, help="picture of the image with its labels to write (.png)")
+    parser.add_argument("--image-type", choices=get_args(ImageType), help="kind of image; see below")
+    together = parser.add_mutually_exclusive_group()
+    together.add_argument("--joint", action="store_true", default=None, help="decode all prompts together")
+    together.add_argument("--separate", action="store_false", dest="joint", help="decode each prompt alone")
+    parser.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
+    parser.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice in DICOM")
+
+
+def segment_image(
+    args: argparse.Namespace, client: Client, source: Path | bytes, prompts: tuple[str, ...]
+) -> ImageSegmentation:
+    return client.segment_image(
+        source,
+        prompts or None,
+        image_type=args.image_type,
+        joint=args.joint,
+        p_value_threshold=args.p_value_threshold,
+        window=args.window,
+    )
+
+
+def image_table(result: ImageSegmentation) -> str:
+    """One line a prompt, what a recognition left out, then what was used."""
+    facts = result.facts
+    lines = [f"{'label':>5}  {'highest':>7}  {'pixels':>9}  {'p-value':>7}  {'category':<19}  prompt\n"]
+    for prompt, label in result.labels.items():
+        found = facts.prompts[label - 1]
+        p_value = "-" if found.p_value is None else f"{found.p_value:.3f}"
+        cut = CUT if found.truncated else ""
+        lines.append(
+            f"{label:>5}  {found.highest_probability:>7.2f}  {found.area_pixels:>9}  {p_value:>7}  "
+            f"{found.category:<19}  {prompt}{cut}\n"
+        )
+    lines += [f"left out: {rejected.text} ({rejected.reason})\n" for rejected in facts.rejected]
+    # of a DICOM slice a picture was made and sent
+    used = facts.dicom or f"intensity {facts.image.intensity}"
+    return "".join(lines) + f"used: {used}\n"
+
+
+IMAGES = Kind(
+    noun="image",
+    model=MODEL_2D,
+    suffixes=picture.SUFFIXES,
+    recognizes=picture.recognizes,
+    rejects=picture.is_dicom_without_picture,
+    results={"output": (".png", ".npz"), "preview": (".png",), "report": (".json",)},
+    encode=ENCODE,
+    max_prompts={".png": MAX_LABEL},
+    segment=segment_image,
+    table=image_table,
+)
