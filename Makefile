@@ -13,8 +13,8 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 PROBE_PORT ?= 8003
-# how tests are spread over processes; empty for one after the other
-WORKERS ?= -n 2 --dist loadgroup
+# how tests are spread over processes, a file to each; empty for one after the other
+WORKERS ?= -n 2 --dist loadfile
 # what is measured: DEMO takes a few minutes, PUBLISHED about an hour on two cores
 VARIANT ?= DEMO
 WORK ?= benchmarks/work

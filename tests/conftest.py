@@ -1,5 +1,7 @@
 """What tests of several rooms share."""
 
+import fcntl
+import os
 from functools import lru_cache
 
 import pytest
@@ -7,20 +9,21 @@ import pytest
 pytest_plugins = ["helpers.skips", "pytester"]
 
 
-def pytest_collection_modifyitems(items):
-    """With several workers (make test), the tests of a file run in one, and so do those that share a group."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.name + item.path.parent.name))
-
-
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """exported(variant, precision) -> the model repository of tiny networks, exported once."""
+    """exported(variant, precision) -> the model repository of tiny networks, exported once for all workers."""
     from helpers.tiny_networks import export  # imports torch, so only where it is needed
+
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
     @lru_cache
     def repository(variant, precision):
-        return export(variant, precision, tmp_path_factory.mktemp(f"{variant.name}-{precision}"))
+        path = folder / f"exported-{variant.name}-{precision}"
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                export(variant, precision, path.with_suffix(".partial")).rename(path)
+        return path
 
     return repository

@@ -14,7 +14,7 @@ from helpers.places import ROOT
 from helpers.tiny_networks import SEED, random_networks
 from medimageparse.variants import TINY, TINY_2D
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exports")]
+pytestmark = pytest.mark.slow
 
 DEMO_GRAPHS = ROOT / "demo" / "medimageparse_demo" / "weights"
 DEMO_2D_GRAPHS = ROOT / "demo" / "medimageparse_demo" / "weights_2d"

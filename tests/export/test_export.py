@@ -29,7 +29,7 @@ from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCAB
 from medimageparse_contract.categories import CLASSES
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exports")]
+pytestmark = pytest.mark.slow
 
 ONNX_TYPES = {np.float32: onnx.TensorProto.FLOAT, np.int64: onnx.TensorProto.INT64, np.uint8: onnx.TensorProto.UINT8}
 SIZES = {  # slices or groups, prompts, tokens

@@ -5,7 +5,7 @@ from helpers.tiny_networks import BOTH_PRECISIONS, EVERY_NETWORK
 from medimageparse.build_engine import build_plan
 from medimageparse.served_tensors import networks
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("exports")]
+pytestmark = pytest.mark.slow
 
 trt = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu13 is not installed (Linux x86-64 only)")
 

@@ -10,6 +10,8 @@ import tritonclient.http
 
 OUTPUTS = ("nifti_file", "label_map", "scores", "report")
 IMAGE_OUTPUTS = ("image_features", "text_features", "report")
+PROMPTS = ("liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine")
+IMAGE_PROMPTS = ("left lung", "right lung", "COVID-19 infection in the chest")
 TRANSPORTS = {"grpc": tritonclient.grpc, "http": tritonclient.http}
 
 

@@ -4,25 +4,22 @@ import gzip
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 from helpers.image_answers import image_file
-from helpers.inference import IMAGE_OUTPUTS, OUTPUTS, inferring
-from medimageparse.export_onnx import export_networks
-from medimageparse.networks import build_random
+from helpers.inference import IMAGE_OUTPUTS, IMAGE_PROMPTS, OUTPUTS, PROMPTS, inferring
 from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
+from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, demo_repository
 from medimageparse_serving.launch.serve import TritonServer
 
 # a proxy of the environment knows nothing of the servers here, and Triton's own clients would ask it
 os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
-
-MODEL = "medimageparse_3d"
-PROMPTS = ("liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine")
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +57,7 @@ def client(server):
 
 @pytest.fixture(scope="session")
 def infer(server):
-    with inferring(server, MODEL, OUTPUTS) as infer:
+    with inferring(server, MODEL_3D, OUTPUTS) as infer:
         yield infer
 
 
@@ -103,11 +100,9 @@ def answer(infer, request_of):
 
 
 @pytest.fixture(scope="session")
-def tiny_2d_networks(tmp_path_factory):
+def tiny_2d_networks(exported):
     """Version folders of the TINY_2D networks with random weights."""
-    folder = tmp_path_factory.mktemp("tiny_2d")
-    export_networks(build_random(TINY_2D, seed=1), TINY_2D, "random weights, seed 1", folder)
-    return folder
+    return exported(TINY_2D, "fp32")
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +118,7 @@ def both_models(tmp_path_factory, weights, tiny_2d_networks):
 @pytest.fixture(scope="session")
 def infer_image(both_models):
     """As `infer`, for medimageparse."""
-    with inferring(both_models, "medimageparse", IMAGE_OUTPUTS) as infer:
+    with inferring(both_models, MODEL_2D, IMAGE_OUTPUTS) as infer:
         yield infer
 
 
@@ -136,3 +131,15 @@ def picture():
 @pytest.fixture(scope="session")
 def image(picture):
     return image_file(picture)
+
+
+@pytest.fixture(scope="session", params=[MODEL_3D, MODEL_2D])
+def either(request):
+    """Either model: its name, its server, `infer`, the inputs of a right request, and the names of its outputs."""
+    get = request.getfixturevalue
+    if request.param == MODEL_3D:
+        parts = {"server": get("server"), "infer": get("infer"), "inputs": get("request_of")(), "outputs": OUTPUTS}
+    else:
+        inputs = {"image": get("image"), "text": " & ".join(IMAGE_PROMPTS).encode()}
+        parts = {"server": get("both_models"), "infer": get("infer_image"), "inputs": inputs, "outputs": IMAGE_OUTPUTS}
+    return SimpleNamespace(name=request.param, **parts)

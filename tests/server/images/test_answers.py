@@ -3,17 +3,15 @@
 import base64
 import io
 import json
-import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain, combinations
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 from helpers.image_answers import categories_of, image_file, maps_of, report_of
-from helpers.inference import IMAGE_OUTPUTS, inferring
+from helpers.inference import IMAGE_PROMPTS, inferring
 from helpers.places import SHARED
 from medimageparse.variants import TINY_2D
 from medimageparse_contract.categories import CLASSES
@@ -21,7 +19,7 @@ from medimageparse_contract.image_types import TARGETS
 from medimageparse_serving.prompts.clip_tokenizer import tokenize
 from PIL import Image
 
-PROMPTS = ["left lung", "right lung", "COVID-19 infection in the chest"]
+PROMPTS = list(IMAGE_PROMPTS)
 TEXT = " & ".join(PROMPTS).encode()
 APART = {"joint": np.array([False])}
 DATA = SHARED / "data" / "images"
@@ -102,15 +100,6 @@ def test_any_size_is_answered_in_its_size(infer_image, shape):
     assert (report_of(found)["image"]["height"], report_of(found)["image"]["width"]) == shape
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-@pytest.mark.parametrize("encode", [bytes, base64.b64encode, base64.encodebytes])
-def test_raw_and_base64_get_the_same_bits_over_both_protocols(infer_image, image, answer, protocol, encode):
-    found = infer_image({"image": encode(image), "text": TEXT}, protocol)
-    assert np.array_equal(maps_of(found), maps_of(answer))
-    assert categories_of(found) == categories_of(answer)
-    assert report_of(found)["prompts"] == report_of(answer)["prompts"]
-
-
 @pytest.mark.parametrize(
     "kind",
     ["grey", "alpha", "palette", "1 bit", "16 bit", "progressive JPEG", "CMYK JPEG", "bytes behind the end"],
@@ -138,16 +127,6 @@ def test_other_kinds_of_file_show_what_their_rgb_shows(infer_image, picture, kin
 def as_read(file):
     with Image.open(io.BytesIO(file)) as opened:
         return file, np.asarray(opened.convert("RGB"))
-
-
-def test_two_strings_to_generate_are_answered_as_azure_clients_read_it(both_models, image, answer):
-    sent = {"image": base64.encodebytes(image).decode("utf-8"), "text": TEXT.decode("utf-8")}
-    found = generate(both_models, sent)
-    features = json.loads(found["image_features"])
-    mask = np.frombuffer(base64.b64decode(features["data"]), dtype=features["dtype"]).reshape(features["shape"])
-    assert np.array_equal(mask, maps_of(answer))
-    assert found["text_features"] == categories_of(answer)
-    assert json.loads(found["report"])["prompts"] == report_of(answer)["prompts"]
 
 
 def generate(server, sent):
@@ -240,11 +219,6 @@ def test_the_report_of_a_doubtful_picture_has_a_warning(infer_image, picture, na
     assert "warnings" not in report_of(found)["image"]
 
 
-def test_a_prompt_that_is_cut_is_reported(infer_image, image):
-    found = infer_image({"image": image, "text": b"lung & " + b"lung " * 90})
-    assert [entry["truncated"] for entry in report_of(found)["prompts"]] == [False, True]
-
-
 def test_an_image_type_adds_p_values_for_its_targets(infer_image, image, answer):
     named = infer_image({"image": image, "text": TEXT, "image_type": b"X-Ray-Chest"})
     assert np.array_equal(maps_of(named), maps_of(answer))
@@ -286,40 +260,6 @@ def test_recognition_may_keep_nothing(infer_image, image):
 def test_recognition_decodes_together_if_asked(infer_image, image):
     found = infer_image({"image": image, "image_type": b"CT-Chest", "joint": np.array([True])})
     assert report_of(found)["joint"] is True
-
-
-def test_any_outputs_can_be_asked_for(infer_image, image, answer):
-    subsets = chain.from_iterable(combinations(IMAGE_OUTPUTS, n) for n in (1, 2, 3))
-    for outputs in subsets:
-        found = infer_image({"image": image, "text": TEXT}, outputs=outputs)
-        for name in set(outputs) - {"report"}:
-            assert np.array_equal(found[name], answer[name])
-
-
-def test_images_at_once_get_what_each_gets_alone(infer_image, both_models, picture):
-    generator = np.random.default_rng(3)
-    jobs = [
-        {"image": image_file(picture), "text": TEXT},
-        {"image": image_file(picture[::-1, :50]), "text": b"left lung"},
-        {"image": image_file(255 - picture), "text": TEXT} | APART,
-        {"image": image_file(picture[:, :, 1].T), "image_type": b"Fundus"},
-        {"image": image_file(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)), "text": b"lesion & tumor"},
-        {"image": image_file(picture, "JPEG"), "text": b"nodule", "output": b"masks"},
-    ]
-    alone = [infer_image(job) for job in jobs]
-    together = threading.Barrier(len(jobs))
-
-    def ask(thread):
-        with inferring(both_models, "medimageparse", IMAGE_OUTPUTS) as infer:
-            together.wait(60)
-            picked = [(thread + 2 * step) % len(jobs) for step in range(3)]
-            return [(job, infer(jobs[job], "http" if thread % 2 else "grpc")) for job in picked]
-
-    with ThreadPoolExecutor(len(jobs)) as threads:
-        for job, busy in chain.from_iterable(threads.map(ask, range(len(jobs)))):
-            assert np.array_equal(busy["image_features"], alone[job]["image_features"])
-            assert np.array_equal(busy["text_features"], alone[job]["text_features"])
-            assert report_of(busy)["prompts"] == report_of(alone[job])["prompts"]
 
 
 def test_both_models_share_a_server(both_models, infer, infer_image, request_of, image, answer):

@@ -7,12 +7,11 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.inference import PROMPTS
 from medimageparse_client import Client, InvalidRequest, RequestTimeout, ServerUnavailable
 from medimageparse_client.cli import main
 from medimageparse_serving.launch.serve import free_port
 from PIL import Image
-
-PROMPTS = ["liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine"]  # those of `answer`
 
 
 @pytest.fixture(params=["grpc", "http"])
@@ -97,7 +96,7 @@ def test_the_command_writes_masks_preview_and_report(server, volume_file, answer
     with Image.open(outputs["masks.png"]) as picture:
         assert picture.format == "PNG"
     report = json.loads(outputs["report.json"].read_text())
-    assert [entry["text"] for entry in report["prompts"]] == PROMPTS
+    assert [entry["text"] for entry in report["prompts"]] == list(PROMPTS)
     assert "CT imaging of the spleen within the abdomen" in capsys.readouterr().out
 
 
