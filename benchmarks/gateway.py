@@ -41,7 +41,7 @@ CLIENTS, SECONDS, ROUNDS = 8, 8.0, 3
 STREAMS = 200
 PROMPTS = "liver & spleen & stomach"
 SHAPES = ((16, 256, 256), (30, 512, 512))  # slices, height, width
-PACKAGES = ("starlette", "uvicorn", "tritonclient", "grpcio", "pybase64", "orjson")
+PACKAGES = ("starlette", "uvicorn", "tritonclient", "grpcio", "pybase64", "msgspec")
 EVENTS = {"Accept": "text/event-stream", "Content-Type": "multipart/form-data; boundary=b"}
 PART = "--b\r\nContent-Disposition: form-data; name="
 FORM = f'{PART}"image"\r\n\r\nx\r\n{PART}"prompt"\r\n\r\nliver\r\n--b--\r\n'.encode()

@@ -4,6 +4,7 @@ import pytest
 import tritonclient.grpc
 from helpers.fake_server import FakeTriton
 from medimageparse_client import connection
+from medimageparse_client.cli import gateway
 from tritonclient.utils import InferenceServerException
 
 
@@ -25,6 +26,7 @@ def triton(monkeypatch):
 
     monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", Triton)
     monkeypatch.setattr(connection, "HttpServer", Triton)
+    monkeypatch.setattr(gateway, "USUAL_PORT", 1)  # nobody listens there
     return Triton
 
 

@@ -55,7 +55,10 @@ def test_the_report_of_a_volume_is_that_of_grpc(gateway, volume_file, answer):
 
 def test_the_events_of_a_volume_end_with_the_same_labels(gateway, volume_file, answer):
     events = post(gateway, "/v1/volumes", volume_file, accept="text/event-stream").text.strip().split("\n\n")
-    name, _, data = events[-1].partition("\ndata: ")
+    *told, (name, _, data) = [event.partition("\ndata: ") for event in events]
+    done = [json.loads(progress)["slices_done"] for name, _, progress in told if name == "event: progress"]
+    assert done == sorted(done)
+    assert done[-1] == json.loads(told[-1][2])["slices"] == answer["label_map"].shape[2]
     assert name == "event: result"
     labels = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(json.loads(data)["labels"])))
     np.testing.assert_array_equal(np.asanyarray(labels.dataobj), answer["label_map"])
