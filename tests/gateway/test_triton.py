@@ -113,6 +113,14 @@ def test_every_input_is_one_element_of_its_type():
     assert (sent["joint"], sent["p_value_threshold"]) == (b"\1", np.float32(0.05).tobytes())
 
 
+@pytest.mark.parametrize("n_bytes", [0, 1, 123, 124, 16379, 16380, 2**21 - 5, 2**21 - 4])
+def test_contents_of_every_length_arrive_whole(n_bytes):
+    content = bytearray(b"x" * n_bytes)
+    request = service_pb2.ModelInferRequest.FromString(encode_request("m", {"image": content, "text": "a"}, [], 1, ""))
+    image, text = map(deserialize_bytes_tensor, request.raw_input_contents)
+    assert (image.item(), text.item()) == (bytes(content), b"a")
+
+
 def test_outputs_come_back_as_arrays(service, address):
     answer = run(address, infer)
     assert answer["report"].item() == b"{}"
