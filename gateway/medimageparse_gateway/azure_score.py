@@ -57,11 +57,12 @@ class ModelChoice:
         self.served: set[str] = set()
 
     async def choose(self, triton: Triton, deployment: str, rows: Sequence[Row]) -> ScoredModel:
-        """By the deployment's name, or the only one served, or the first row's file. Raises HttpError."""
-        if named := model_named(deployment):
-            return named
+        """By the deployment's name if it is served, or the only one, or the first row's file. Raises HttpError."""
         if len(self.served) < len(MODELS):
             self.served |= {name for name, is_ready in (await triton.models_ready()).items() if is_ready}
+        named = model_named(deployment)
+        if named and named.name in self.served:
+            return named
         if len(self.served) == 1:
             [only] = self.served
             return MODELS[only]

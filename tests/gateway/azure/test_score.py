@@ -188,8 +188,8 @@ def test_a_file_of_no_kind_is_refused_where_both_are_served(gateway, models):
 def test_the_only_model_that_is_served_gets_every_file(model, picture_file):
     models = FakeModels(models=(model,), error=TritonError("invalid_argument", "the model's sentence"))
     with running_gateway(models) as gateway:
-        for file in (picture_file, b"some text"):
-            answer = gateway.http.post("/score", json=table_of(file))
+        for file, deployment in ((picture_file, "medimageparse"), (b"some text", "medimageparse_3d")):
+            answer = gateway.http.post("/score", json=table_of(file), headers={"azureml-model-deployment": deployment})
             assert answer.json()["message"] == "row 0: the model's sentence"
             assert models.requests[-1]["model"] == model
 
