@@ -20,6 +20,8 @@ from medimageparse_gateway.errors import error_body
 from medimageparse_gateway.settings import Settings
 
 LOOK_EVERY = 10  # ticks of uvicorn, which are a tenth of a second
+# an idle connection is kept for so long: longer than Retry-After tells callers to wait, who come back on it
+KEEP_ALIVE_S = 15
 SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
 
 
@@ -46,6 +48,7 @@ def server_of(app: Any, settings: Settings) -> "WatchedServer":
         access_log=False,
         server_header=False,
         proxy_headers=False,  # who calls is told by keys, not by what a header says
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(settings.stop_timeout_s),
     )
     return WatchedServer(config, settings)

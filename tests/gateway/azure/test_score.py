@@ -8,7 +8,8 @@ import json
 import pytest
 from helpers.azure_requests import table_of
 from helpers.gateway import FakeModels, running_gateway
-from medimageparse_gateway.errors import TritonError
+from medimageparse_gateway.connections import KEEP_ALIVE_S
+from medimageparse_gateway.errors import RETRY_AFTER_S, TritonError
 from medimageparse_gateway.settings import Key
 
 JSON = {"content-type": "application/json"}
@@ -265,3 +266,8 @@ def test_a_body_over_the_limit_is_413_whether_its_length_is_told_or_not(body):
             assert answer.status_code == 413
             assert answer.json()["error"]["code"] == "RequestEntityTooLarge"
             assert answer.headers["x-request-id"]
+
+
+def test_who_waits_as_long_as_retry_after_says_finds_the_connection_open():
+    """azure-core waits and sends on the same connection; if it closes in this moment, that is an error to it."""
+    assert max(int(seconds) for seconds in RETRY_AFTER_S.values()) < KEEP_ALIVE_S

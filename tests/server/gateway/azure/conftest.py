@@ -21,7 +21,7 @@ KEYS = {"radiology": "primary-4711", "research": "secondary-0815"}
 def demos(tmp_path_factory, both_demos):
     """A server of both demos that logs all it can."""
     path = tmp_path_factory.mktemp("azure") / "triton.log"
-    with path.open("w") as log, TritonServer(both_demos, log=log, verbose=True) as server:
+    with path.open("w") as log, TritonServer(both_demos, log=log, verbose=True, flags=("--log-verbose=2",)) as server:
         yield server
 
 
