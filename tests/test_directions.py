@@ -1,6 +1,7 @@
 """Imports go one way: who may know whom."""
 
 import ast
+import graphlib
 import sys
 
 import pytest
@@ -42,6 +43,29 @@ def test_a_room_imports_only_what_lies_below_it(folder):
     assert files
     for file in files:
         assert set(imports_of(file)) & OURS <= MAY_IMPORT[folder], file
+
+
+def modules_that(file, modules):
+    """The modules among `modules` that a source file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [name.name for name in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module, *(f"{node.module}.{name}" for name in names)]
+        yield from modules.keys() & set(names)
+
+
+@pytest.mark.parametrize("folder", [folder for folder in MAY_IMPORT if folder != "model_repository"])
+def test_no_modules_import_each_other_in_a_circle(folder):
+    """Imports within a function and those for types count too; an `__init__` stands for nothing but itself."""
+    root = ROOT / folder
+    modules = {
+        ".".join(file.relative_to(root.parent).with_suffix("").parts): file
+        for file in root.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    assert modules
+    graph = {name: set(modules_that(file, modules)) - {name} for name, file in modules.items()}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize(

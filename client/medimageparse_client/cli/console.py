@@ -9,6 +9,7 @@ from importlib import metadata
 from io import TextIOWrapper
 from typing import TextIO
 
+from medimageparse_contract import standard_files
 from tqdm import tqdm
 
 from medimageparse_client.errors import (
@@ -61,7 +62,7 @@ def prepared() -> Iterator[None]:
 
     Nor do pydicom's warnings get there, also while several threads switch warnings off and on again.
     """
-    occupy_descriptors()
+    standard_files.open_closed()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -76,15 +77,6 @@ def prepared() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 write(stream, "")
-
-
-def occupy_descriptors() -> None:
-    """A standard stream that was closed leaves its number free, and the next file to be opened would get its text."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # which takes the lowest number
 
 
 def write(stream: TextIO, text: str) -> None:
