@@ -4,7 +4,7 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from medimageparse_client import Client, InvalidRequest, InvalidVolume, RequestTimeout, ServerError, ServerUnavailable
+from medimageparse_client import Client
 from medimageparse_client.results.report import VolumePrompt
 from medimageparse_client.results.segmentation import describe_size
 from PIL import Image
@@ -62,58 +62,11 @@ def test_time_outs_are_finite_and_reach_the_transport(triton):
             Client(timeout_s=timeout_s)
 
 
-@pytest.mark.parametrize(
-    ("prompts", "sentence"),
-    [
-        ([], "no prompt"),
-        ("", "is empty"),
-        (["liver", "  "], "is empty"),
-        (["liver & spleen"], "separates prompts"),
-        (["\udcff"], "Unicode"),
-    ],
-)
-def test_prompts_that_are_not_sent(prompts, sentence, triton, volume_file):
-    with Client() as client, pytest.raises(InvalidRequest, match=sentence):
-        client.segment(volume_file, prompts)
-    assert triton.requests == []
-
-
-def test_one_text_is_one_prompt_and_is_trimmed(triton, volume_file):
-    with Client() as client:
-        assert client.segment(volume_file, " left kidney\n").labels == {"left kidney": 1}
-
-
 def test_a_repeated_prompt_keeps_its_first_label(triton, volume_file):
     with Client() as client:
         result = client.segment(volume_file, ["liver", "spleen", "liver"])
     assert result.labels == {"liver": 1, "spleen": 2}
     assert result.scores.shape == (3, 8)
-
-
-def test_a_missing_file_is_found_before_anything_is_sent(triton, tmp_path):
-    with Client() as client, pytest.raises(InvalidVolume):
-        client.segment(tmp_path / "no.nii.gz", "liver")
-    assert triton.requests == []
-
-
-@pytest.mark.parametrize(
-    ("prompt", "kind", "sentence"),
-    [
-        ("refused", InvalidRequest, "^the prompt is bad; send another$"),
-        ("crash", ServerError, "^boom$"),
-        ("slow", RequestTimeout, "no answer from localhost:8001 within 600 s"),
-        ("gone", ServerUnavailable, "socket closed"),
-    ],
-)
-def test_server_errors(prompt, kind, sentence, triton, volume_file):
-    with Client() as client, pytest.raises(kind, match=sentence):
-        client.segment(volume_file, prompt)
-
-
-def test_an_answer_without_scores(triton, volume_file):
-    triton.missing_output = "scores"
-    with Client() as client, pytest.raises(ServerError, match="no scores"):
-        client.segment(volume_file, "liver")
 
 
 @pytest.mark.parametrize(

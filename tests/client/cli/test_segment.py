@@ -70,7 +70,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_folder(triton, folder, tmp_path, capsys):
+def test_all_results_of_volumes_may_go_into_one_folder(triton, folder, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["segment", str(folder), "liver", "-o", str(out), "--preview", str(out), "--report", str(out)]) == 0
     assert names(out) == [f"{stem}.{ending}" for stem in "abc" for ending in ("json", "nii.gz", "png")]
@@ -84,58 +84,11 @@ def test_several_files_and_folders(triton, folder, volume_file, tmp_path):
     assert {request["text"] for request in triton.requests} == {"liver & spleen"}
 
 
-def test_a_failing_volume_does_not_stop_the_others(triton, folder, tmp_path, capsys):
-    (folder / "b.nii.gz").write_bytes(b"hello")
-    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out")]) == 1
-    assert names(tmp_path / "out") == ["a.nii.gz", "c.nii.gz"]
-    out, err = capsys.readouterr()
-    assert "2 of 3 volumes segmented" in out
-    assert f"medimageparse: {folder}/b.nii.gz: this is not a NIfTI file" in err
-
-
 def test_requests_are_in_flight_together(triton, folder, tmp_path, monkeypatch):
     together = threading.Barrier(3, timeout=10)
     infer = triton.infer
     monkeypatch.setattr(triton, "infer", lambda *args, **options: (together.wait(), infer(*args, **options))[1])
     assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out"), "--in-flight", "3"]) == 0
-
-
-def test_no_server_for_many_volumes(triton, folder, tmp_path, capsys):
-    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out"), "--url", "nobody:8001"]) == 3
-    triton.models = ("medimageparse",)
-    assert main(["segment", str(folder), "liver", "-o", str(tmp_path / "out")]) == 3
-    assert triton.requests == []
-    told = [line for line in capsys.readouterr().err.splitlines() if "left out" not in line]
-    assert len(told) == 2
-
-
-@pytest.mark.parametrize(
-    ("prompt", "code", "sentence"),
-    [
-        ("gone", 3, "is not available: socket closed"),
-        ("slow", 4, "no answer from localhost:8001 within 9 s"),
-        ("refused", 6, "the prompt is bad; send another"),
-        ("crash", 7, "boom"),
-    ],
-)
-def test_exit_codes(prompt, code, sentence, triton, volume_file, capsys):
-    output = volume_file.parent / "masks.nii.gz"
-    command = ["segment", str(volume_file), prompt, "-o", str(output), "--timeout", "9", "--retry-for", "0"]
-    assert main(command) == code
-    err = capsys.readouterr().err
-    assert err.startswith(f"medimageparse: {volume_file}: ")
-    assert sentence in err
-    assert err.count("\n") == 1
-    assert not output.exists()
-
-
-def test_exit_codes_of_files(triton, volume_file, tmp_path, capsys):
-    assert main(["segment", str(tmp_path / "no.nii"), "liver", "-o", str(tmp_path / "masks.nii.gz")]) == 5
-    assert "No such file" in capsys.readouterr().err
-    (tmp_path / "file").write_text("")
-    assert main(["segment", str(volume_file), "liver", "-o", str(tmp_path / "file" / "masks.nii.gz")]) == 5
-    assert main(["segment", str(volume_file), "--prompts-file", "no.txt", "-o", str(tmp_path / "masks.nii.gz")]) == 5
-    assert main(["segment", str(volume_file), "liver & spleen", "-o", str(tmp_path / "masks.nii.gz")]) == 6
 
 
 @pytest.mark.parametrize(
@@ -164,11 +117,6 @@ def test_wrong_command_lines(arguments, sentence, triton, volume_file, monkeypat
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
     assert triton.requests == []
-
-
-def test_no_prompt(triton, volume_file, tmp_path, capsys):
-    assert main(["segment", str(volume_file), "-o", str(tmp_path / "masks.nii.gz")]) == 6
-    assert "no prompt" in capsys.readouterr().err
 
 
 def test_ctrl_c(triton, volume_file, tmp_path, capsys):

@@ -76,30 +76,12 @@ def test_recognition(triton, image_file, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-2] == "left out: heart (p-value too low)"
 
 
-def test_a_folder(triton, folder, tmp_path, capsys):
-    out = {option: tmp_path / option for option in ("--output", "--preview", "--report")}
-    options = [str(argument) for pair in out.items() for argument in pair]
-    assert main(["segment-image", str(folder), "left lung", *options]) == 0
-    assert names(out["--output"]) == names(out["--preview"]) == ["a.png", "b.png"]
-    assert names(out["--report"]) == ["a.json", "b.json"]
-    assert "2 of 2 images segmented" in capsys.readouterr().out
-
-
 def test_recognition_in_several_files(triton, folder, image_file, tmp_path):
     command = ["segment-image", str(image_file), str(folder / "a.png"), "--image-type", "OCT"]
     assert main([*command, "-o", str(tmp_path / "out")]) == 0
     assert names(tmp_path / "out") == ["a.png", "xray.png"]
     assert main(["segment-image", str(folder), "--image-type", "OCT", "-o", str(tmp_path / "more")]) == 0
     assert names(tmp_path / "more") == ["a.png", "b.png"]
-
-
-def test_a_failing_image_does_not_stop_the_others(triton, folder, tmp_path, capsys):
-    (folder / "a.png").write_bytes(b"hello")
-    assert main(["segment-image", str(folder), "lung", "-o", str(tmp_path / "out")]) == 1
-    assert names(tmp_path / "out") == ["b.png"]
-    out, err = capsys.readouterr()
-    assert "1 of 2 images segmented" in out
-    assert f"medimageparse: {folder}/a.png: this is not a PNG, JPEG or DICOM file" in err
 
 
 def test_dicom_in_a_folder_is_known_by_its_content(triton, folder, tmp_path, capsys):
@@ -138,39 +120,10 @@ def test_the_words_of_pydicom_reach_nobody(triton, tmp_path, capfd):
     assert "40 bytes more" in line
 
 
-def test_a_server_without_the_model(triton, folder, tmp_path, capsys):
-    triton.models = ("medimageparse_3d",)
-    assert main(["segment-image", str(folder), "lung", "-o", str(tmp_path / "out")]) == 3
-    assert "has not loaded medimageparse\n" in capsys.readouterr().err
-    assert triton.requests == []
-
-
-@pytest.mark.parametrize(
-    ("prompt", "code", "sentence"),
-    [
-        ("gone", 3, "is not available: socket closed"),
-        ("slow", 4, "no answer from localhost:8001 within 9 s"),
-        ("refused", 6, "the prompt is bad; send another"),
-        ("crash", 7, "boom"),
-    ],
-)
-def test_exit_codes(prompt, code, sentence, triton, image_file, tmp_path, capsys):
-    output = tmp_path / "masks.png"
-    command = ["segment-image", str(image_file), prompt, "-o", str(output), "--timeout", "9", "--retry-for", "0"]
-    assert main(command) == code
-    err = capsys.readouterr().err
-    assert err.startswith(f"medimageparse: {image_file}: ")
-    assert sentence in err
-    assert not output.exists()
-
-
-def test_exit_codes_of_files(triton, image_file, tmp_path, capsys):
-    masks = ["-o", str(tmp_path / "masks.png")]
-    assert main(["segment-image", str(tmp_path / "no.png"), "lung", *masks]) == 5
-    assert main(["segment-image", str(image_file), "lung", *masks, "--window", "lung"]) == 5
+def test_a_window_belongs_to_dicom(triton, image_file, tmp_path, capsys):
+    command = ["segment-image", str(image_file), "lung", "-o", str(tmp_path / "masks.png"), "--window", "lung"]
+    assert main(command) == 5
     assert "window belongs to CT slices" in capsys.readouterr().err
-    assert main(["segment-image", str(image_file), *masks]) == 6
-    assert "no prompt" in capsys.readouterr().err
     assert triton.requests == []
 
 

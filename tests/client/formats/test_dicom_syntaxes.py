@@ -92,6 +92,7 @@ def stored(data):
     return read_pixels(data, read_header(data)).values
 
 
+@pytest.mark.usefixtures("gdcm_within")
 @pytest.mark.parametrize(("dtype", "n_bits"), TYPES)
 @pytest.mark.parametrize("name", LOSSLESS)
 def test_pixels_without_loss(name, dtype, n_bits, tmp_path):
@@ -102,6 +103,7 @@ def test_pixels_without_loss(name, dtype, n_bits, tmp_path):
     np.testing.assert_array_equal(stored(packed), pixels)
 
 
+@pytest.mark.usefixtures("gdcm_within")
 @pytest.mark.parametrize(
     ("name", "dtype", "n_bits"),
     [("JPEGBaselineProcess1", "u1", 8), ("JPEGExtendedProcess2_4", "u1", 8), ("JPEGExtendedProcess2_4", "u2", 12)],
@@ -152,6 +154,7 @@ def test_deflated_files():
     np.testing.assert_array_equal(stored(dicom_bytes(header)), pixels)
 
 
+@pytest.mark.usefixtures("gdcm_within")
 @pytest.mark.parametrize("name", ["JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless"])
 def test_padding_in_compressed_files(name, tmp_path):
     pixels = smooth("i2", 16) // 20
