@@ -4,7 +4,7 @@ import csv
 import re
 
 import pytest
-from helpers.pages import PAGES, section, table
+from helpers.pages import PAGES, quoted, section, table
 from helpers.places import ROOT
 
 PAGE = "docs/performance.md"
@@ -54,3 +54,9 @@ def test_what_the_readme_measured_stands_on_the_page():
 def test_the_picture_of_the_demo_stands_in_the_readme():
     assert "](demo/medimageparse_demo/masks.png)" in PAGES["README.md"]
     assert (ROOT / "demo/medimageparse_demo/masks.png").is_file()
+
+
+def test_every_benchmark_is_named():
+    programs = {path.name for path in ROOT.glob("benchmarks/*.py") if '__name__ == "__main__"' in path.read_text()}
+    told = {name for cell, _ in table(section(PAGE, "Measure it yourself"), "script") for name in quoted(cell)}
+    assert programs - {"report.py"} == told
