@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from medimageparse_serving.launch.launch_errors import ServeError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+HOST_OPTIONS = {name: f"{name}-host" for name in ("http", "metrics", "gateway")}
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 # A proxy of the environment cannot reach this machine's 127.0.0.1, or reaches its own.
@@ -20,7 +21,7 @@ def numeric(host: str) -> str:
     try:
         found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ServeError(f"--host and --http-host are addresses of this machine; {host!r} is none") from None
+        raise ServeError(f"--host and the like are addresses of this machine; {host!r} is none") from None
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
@@ -73,7 +74,7 @@ def port_problem(error: OSError, host: str, name: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} is taken: stop what listens there, or choose another ({option_of(name)})"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"{host} is no address of this machine: choose another --{'http-' * (name != 'grpc')}host"
+        return f"{host} is no address of this machine: choose another --{HOST_OPTIONS.get(name, 'host')}"
     return f"port {port} cannot be used: {error.strerror}; choose another ({option_of(name)})"
 
 

@@ -3,10 +3,12 @@
 Whoever serves holds a lock on SHM/<name>-lock; a lock that can be taken belongs to nobody any more.
 """
 
+import contextlib
 import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -16,6 +18,7 @@ from medimageparse_serving.launch.launch_errors import ServeError
 SHM = Path("/dev/shm")
 PREFIX = "medimageparse-"
 LOCK = "lock"
+LOCK_NAME = re.compile(rf"({PREFIX}[a-z0-9_]{{8}})-{LOCK}")  # as mkdtemp names folders, and nothing else
 # what a shell takes as it stands, in any locale, and what LD_LIBRARY_PATH does not split
 PLAIN = re.compile(r"[A-Za-z0-9_./+,=@%-]+")
 
@@ -63,29 +66,56 @@ def plain_link(folder: Path, name: str, target: str | os.PathLike[str]) -> Path:
 def claim(name: str, shm: Path = SHM) -> IO[bytes]:
     """Marks what begins with `name` as in use, as long as the file stays open."""
     unseen = shm / f".{name}-{LOCK}"
-    file = unseen.open("wb")
+    file = open(unseen, "xb", opener=lambda path, flags: os.open(path, flags, 0o600))  # noqa: SIM115, it stays open
     fcntl.flock(file, fcntl.LOCK_EX)
     unseen.rename(shm / f"{name}-{LOCK}")  # seen only when it is locked
     return file
 
 
+def hide(name: str, shm: Path = SHM) -> None:
+    """Takes the names off one server's regions, once all its processes have opened them.
+
+    tritonserver makes them readable by every user of the machine, umask or not. Without a name nobody else finds them,
+    and they go with the last process that has them, however that ends.
+    """
+    for path in named(name, shm):
+        if path.name != f"{name}-{LOCK}":
+            path.unlink(missing_ok=True)
+
+
 def remove(name: str, shm: Path = SHM) -> None:
     """Removes the scratch folder and the shared memory of one server."""
-    for region in shm.glob(f"{name}-*"):
-        region.unlink(missing_ok=True)
     shutil.rmtree(temporary_folder() / name, ignore_errors=True)
+    for path in named(name, shm):
+        with contextlib.suppress(OSError):  # another user's file that is called alike
+            path.unlink(missing_ok=True)
+
+
+def named(name: str, shm: Path) -> list[Path]:
+    """What begins with the name of one server; the lock comes last, so that a sweep finds what is left without it."""
+    found = [shm / entry for entry in os.listdir(shm) if entry.startswith(f"{name}-")]
+    return sorted(found, key=lambda path: path.name.endswith(f"-{LOCK}"))
 
 
 def sweep(shm: Path = SHM) -> list[str]:
-    """Removes what servers left that were killed; gives their names."""
+    """Removes what servers of this user left that were killed; gives their names."""
     swept = []
-    for lock in shm.glob(f"{PREFIX}*-{LOCK}"):
+    for entry in os.listdir(shm):
+        found = LOCK_NAME.fullmatch(entry)
         try:
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                name = lock.name.removesuffix(f"-{LOCK}")
-                remove(name, shm)
-                swept.append(name)
+            if found and take(shm / entry):
+                remove(found[1], shm)
+                swept.append(found[1])
         except OSError:  # in use, another user's, or swept by someone else
             continue
     return swept
+
+
+def take(lock: Path) -> bool:
+    """Whether the lock is a file of this user; OSError if it is in use. Anybody may put files and links here."""
+    with open(os.open(lock, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode) or state.st_uid != os.geteuid():
+            return False
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True

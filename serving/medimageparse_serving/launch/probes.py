@@ -1,21 +1,34 @@
 """The probes of an orchestrator, over HTTP: a path is a question, 200 is yes and 503 no."""
 
+import contextlib
 import socket
 import socketserver
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from medimageparse_serving.launch.launch_errors import ServeError
 
 States = Callable[[], dict[str, tuple[bool, str]]]
 
 
+MAX_CONNECTIONS, DEADLINE_S = 32, 5  # at a time; for a whole request, however slowly it comes
+
+
 class ProbeServer(ThreadingHTTPServer):
-    """Listens from the first moment, so that a second start sees the port taken; answers once it serves."""
+    """Listens from the first moment, so that a second start sees the port taken; answers once it serves.
+
+    It shares file descriptors and threads with the supervisor, so connections are few: the oldest makes room.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128  # a connection that finds the queue full comes back a second later
 
     def __init__(self, host: str, port: int, states: States) -> None:
         """states: path of a probe -> whether the answer is yes, and words."""
         self.states = states
+        self.connections: dict[socket.socket, float] = {}  # -> when it must have ended
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), ProbeHandler)
@@ -27,10 +40,35 @@ class ProbeServer(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if len(self.connections) >= MAX_CONNECTIONS:
+            self._end(next(iter(self.connections)))
+        self.connections[request] = time.monotonic() + DEADLINE_S
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Comes several times a second."""
+        for connection, deadline in list(self.connections.items()):
+            if deadline < time.monotonic():
+                self._end(connection)
+
+    def _end(self, connection: socket.socket) -> None:
+        """Its thread, which waits for it, then closes it."""
+        self.connections.pop(connection, None)
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing: a connection broke, as it does when its time is over."""
+
 
 class ProbeHandler(BaseHTTPRequestHandler):
     server: ProbeServer
-    timeout = 5
+    timeout = DEADLINE_S
 
     def do_GET(self) -> None:
         yes, words = self.server.states().get(self.path, (False, "ask for /startup, /ready or /live"))

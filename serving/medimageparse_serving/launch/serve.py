@@ -14,6 +14,7 @@ from medimageparse_contract.models import PUBLIC_MODELS
 
 from medimageparse_serving.launch.addresses import LOOPBACK, choose_ports, free_port, numeric
 from medimageparse_serving.launch.built_files import BUILT_FILES, has_bf16
+from medimageparse_serving.launch.gateway_process import GatewayProcess
 from medimageparse_serving.launch.launch_errors import ServeError
 from medimageparse_serving.launch.leftovers import SHM, Scratch
 from medimageparse_serving.launch.manifests import check_manifests
@@ -21,7 +22,7 @@ from medimageparse_serving.launch.server_log import say
 from medimageparse_serving.launch.supervise import Supervisor
 from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.triton_flags import shm_growth_bytes
-from medimageparse_serving.launch.triton_server import REPOSITORY, TritonServer
+from medimageparse_serving.launch.triton_server import REPOSITORY, TritonServer, http_address
 
 # what programs that start a server want besides
 __all__ = ["PUBLIC_MODELS", "REPOSITORY", "SHM", "ServeError", "Tls", "TritonServer", "free_port", "has_bf16"]
@@ -67,11 +68,15 @@ def parse_arguments() -> dict[str, Any]:
     parser.add_argument("--models", default="", help=models)
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     parser.add_argument("--host", default="127.0.0.1", help="of gRPC; 0.0.0.0 serves other machines too")
-    parser.add_argument("--http-host", default="127.0.0.1", help="of HTTP and metrics, which have no TLS: see deploy/")
+    parser.add_argument("--http-host", default="127.0.0.1", help="of Triton's HTTP; others only in a trusted network")
+    parser.add_argument("--metrics-host", default="127.0.0.1", help="of the metrics, which tell of no content")
     parser.add_argument("--http-port", type=port_number, default=8000, help="0 takes any free port")
     parser.add_argument("--grpc-port", type=port_number, default=8001)
     parser.add_argument("--metrics-port", type=port_number, default=8002)
     parser.add_argument("--probe-port", type=port_number, default=8003, help="of --host: /startup, /ready, /live")
+    parser.add_argument("--gateway-port", type=port_number, help="starts the gateway too: HTTP for callers")
+    parser.add_argument("--gateway-host", default="", help="by default what its file says, else 127.0.0.1")
+    parser.add_argument("--gateway-config", type=Path, metavar="TOML", help="its file: keys, limits, TLS")
     parser.add_argument("--canary-interval", type=float, default=5, metavar="S", help="seconds between canaries")
     parser.add_argument("--canary-timeout", type=float, default=60, metavar="S", help="without any answer: hung")
     parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; gRPC then takes TLS only")
@@ -86,13 +91,32 @@ def parse_arguments() -> dict[str, Any]:
     return arguments | {"models": tuple(filter(None, arguments["models"].split(",")))}
 
 
-def warn(host: str, http_host: str, has_tls: bool) -> None:
+def warn(options: argparse.Namespace) -> None:
     if shm_growth_bytes() < 16 * 2**20:
         say("/dev/shm is under 1 GiB, too small for full-size volumes: --shm-size=4g")
-    if host not in LOOPBACK and not has_tls:
+    if options.host not in LOOPBACK and not options.tls_certificate:
         say("gRPC is open to other machines and not encrypted: see --tls-certificate")
-    if http_host not in LOOPBACK:
-        say("HTTP is open to other machines, and has no TLS: see deploy/nginx.conf")
+    if options.http_host in LOOPBACK:
+        return
+    if http_address(options.http_host) == numeric(options.http_host):
+        say("Triton's HTTP is open to other machines, without TLS and keys: let in only whom you trust")
+    else:
+        say(
+            "Triton's HTTP stays on 127.0.0.1, because a small request can end this version: other machines ask the "
+            "gateway (--gateway-port) or gRPC; --http-host works with the tritonserver of the container"
+        )
+
+
+def gateway_of(options: argparse.Namespace, server: TritonServer) -> GatewayProcess | None:
+    if options.gateway_port is None:
+        return None
+    if options.tls_certificate and not options.gateway_config:
+        raise ServeError(
+            "with TLS the gateway needs --gateway-config: a file with triton = grpcs://NAME:PORT, the name being that "
+            "of the certificate, and triton_ca"
+        )
+    triton = "" if options.tls_certificate else server.grpc_url
+    return GatewayProcess(triton, options.gateway_port, options.gateway_host, options.gateway_config)
 
 
 def serve(options: argparse.Namespace, repository: Path) -> None:
@@ -104,6 +128,7 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
         options.models,
         host=options.host,
         http_host=options.http_host,
+        metrics_host=options.metrics_host,
         http_port=options.http_port,
         grpc_port=options.grpc_port,
         metrics_port=options.metrics_port,
@@ -116,9 +141,12 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
         say(f"{model} is not served: {reason}")
     check_manifests(server.repository, server.models, server.runtime)
     served = [model for model in PUBLIC_MODELS if model in server.models]
-    watch = Supervisor(server, served, options.probe_port, options.canary_interval, options.canary_timeout)
-    with watch as supervisor:
+    times = (options.canary_interval, options.canary_timeout)
+    gateway = gateway_of(options, server)
+    with Supervisor(server, served, options.probe_port, *times, gateway=gateway) as supervisor:
         addresses = f"http {server.http_url}, grpc {server.grpc_url}, metrics {server.metrics_url}"
+        if gateway:
+            addresses = f"gateway {gateway.url}, {addresses}"
         with contextlib.suppress(OSError):  # nobody reads it any more
             print(f"ready: {addresses}, probes {supervisor.probe_url}")
             print(f"runtime {server.runtime}, models {', '.join(server.models)}; Ctrl-C stops it", flush=True)
@@ -126,9 +154,12 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
 
 
 def check_ports(options: argparse.Namespace) -> None:
-    """All four, before anything is made or started; ServeError names those that are taken."""
-    grpc, http = numeric(options.host), numeric(options.http_host)
-    hosts = {"http": http, "grpc": grpc, "metrics": http, "probe": grpc}
+    """All of them, before anything is made or started; ServeError names those that are taken."""
+    grpc = numeric(options.host)
+    hosts = {"http": http_address(options.http_host), "grpc": grpc, "metrics": numeric(options.metrics_host)}
+    hosts["probe"] = grpc
+    if options.gateway_port is not None:
+        hosts["gateway"] = numeric(options.gateway_host or "127.0.0.1")
     choose_ports({name: (host, getattr(options, f"{name}_port")) for name, host in hosts.items()})
 
 
@@ -139,7 +170,7 @@ def main(make_repository: Callable[[Path], object] | None = None) -> int:
     stop_by_signals()
     try:
         check_ports(options)
-        warn(options.host, options.http_host, bool(options.tls_certificate))
+        warn(options)
         if make_repository is None:
             serve(options, options.repository)
             return 0

@@ -28,8 +28,10 @@ def is_running(pid: int) -> bool:
     """Whether a process exists, has not ended and was not stopped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZT"
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
+    except OSError:  # this process cannot look now, which says nothing of that one
+        return True
 
 
 def children(pid: int) -> list[int]:

@@ -4,6 +4,7 @@ tritonserver 2.51 never restarts a python step that was killed and goes on to sa
 again takes about as long as to start the whole server, and leaks shared memory; so the server is what is restarted.
 """
 
+import http.client
 import re
 import threading
 import time
@@ -15,7 +16,8 @@ from typing import NoReturn
 
 from medimageparse_serving.launch import canary
 from medimageparse_serving.launch.addresses import address_of, open_local
-from medimageparse_serving.launch.launch_errors import ServeError
+from medimageparse_serving.launch.gateway_process import GatewayProcess
+from medimageparse_serving.launch.launch_errors import KilledError, ServeError
 from medimageparse_serving.launch.model_calls import reachable_models
 from medimageparse_serving.launch.probes import ProbeServer
 from medimageparse_serving.launch.server_log import say
@@ -25,6 +27,7 @@ from medimageparse_serving.launch.triton_server import TritonServer
 TICK_S = 0.1
 WARM_UP_ROUNDS, WARM_UP_S = 4, 5  # canaries before the first request; fewer where they are slow
 CANARY_SHARE = 20  # a canary that takes 1 s is followed by 20 s without one: at most 5 % of the server is spent on them
+ENDING_S = 2
 MAX_STARTS = 5  # failed ones in a row
 LONGEST_PAUSE_S, CALM_S = 30, 60
 EXEC_COUNT = re.compile(r'nv_inference_exec_count\{model="(\w+)".*\} (\S+)')
@@ -55,9 +58,13 @@ class Supervisor:
         probe_port: int = 0,
         interval_s: float = 5,
         patience_s: float = 60,
+        gateway: GatewayProcess | None = None,
     ) -> None:
-        """The canary is sent every interval_s; no answer in patience_s, while nothing else ends either, means hung."""
-        self.server, self.models = server, models
+        """The canary is sent every interval_s; no answer in patience_s, while nothing else ends either, means hung.
+
+        The gateway, if there is one, listens once the server has warmed up, and is kept running beside it.
+        """
+        self.server, self.models, self.gateway = server, models, gateway
         self.interval_s, self.patience_s = interval_s, patience_s
         self.own_models = own_models(server.repository, models)
         self.expected: dict[str, str] = {}
@@ -73,6 +80,8 @@ class Supervisor:
         threading.Thread(target=self.probe.serve_forever, daemon=True).start()
         try:
             self._start()
+            if self.gateway:
+                self.gateway.start()
         except BaseException:
             self.close()
             raise
@@ -84,6 +93,8 @@ class Supervisor:
     def close(self) -> None:
         """Not ready from now on; the server finishes what it works on, then ends."""
         self.problem = "stopping"
+        if self.gateway:
+            self.gateway.stop()
         self.server.drain(self.models)
         self.server.stop()
         self.pool.shutdown(cancel_futures=True)
@@ -103,9 +114,10 @@ class Supervisor:
     def states(self) -> dict[str, tuple[bool, str]]:
         """Path of a probe -> whether the answer is yes, and words."""
         silence = time.monotonic() - self.last_sign
+        problem = self.problem or ("the gateway ended" if self.gateway and not self.gateway.is_running() else "")
         return {
             "/startup": (self.has_started, "started" if self.has_started else "starting"),
-            "/ready": (not self.problem, self.problem or "ready"),
+            "/ready": (not problem, problem or "ready"),
             "/live": (silence < self.longest_silence_s, f"last sign of life {silence:.0f} s ago"),
         }
 
@@ -130,7 +142,8 @@ class Supervisor:
                 try:
                     found = canary.segment(self.server.http_url, model, self.server.ready_timeout_s)
                 except canary.CanaryError as error:
-                    raise ServeError(f"{model} does not segment the canary: {error}") from None
+                    kind = KilledError if self._ends() else ServeError
+                    raise kind(f"{model} does not segment the canary: {error}") from None
                 if self.expected.setdefault(model, found) != found:
                     raise ServeError(f"{model} does not segment the canary as it did before: its answers are not sure")
             self.canary_s = min(self.canary_s, time.monotonic() - began_round)
@@ -138,20 +151,25 @@ class Supervisor:
                 break
 
     def _restart(self) -> None:
-        now = time.monotonic()
-        pause = pause_s(sum(now - earlier < CALM_S for earlier in self.restarts))
-        problem = ""
-        for attempt in range(MAX_STARTS):
-            self.server.stop(at_once=True)
-            time.sleep(max(pause, pause_s(attempt)))
-            self.restarts.append(time.monotonic())
+        """A start that a caller may have ended is tried again for as long as it takes; of others MAX_STARTS."""
+        failed = 0
+        while True:
+            now = time.monotonic()
+            pause = pause_s(sum(now - earlier < CALM_S for earlier in self.restarts))
             try:
+                self.server.stop(at_once=True)
+                time.sleep(pause)
+                self.restarts.append(time.monotonic())
                 self._start()
                 return
-            except ServeError as error:
-                problem = str(error)
-                say(f"start {attempt + 1} of {MAX_STARTS} failed: {problem}")
-        raise ServeError(f"the server does not start any more: {problem}")
+            except KilledError as error:
+                say(f"the server ended while it warmed up: {error}; it is started again")
+            except (ServeError, OSError) as error:
+                failed += 1
+                problem = str(error) if isinstance(error, ServeError) else str(error.strerror)
+                say(f"start {failed} of {MAX_STARTS} failed: {problem}")
+                if failed == MAX_STARTS:
+                    raise ServeError(f"the server does not start any more: {problem}") from None
 
     def _wait_for_problem(self) -> str:
         check: Future[str] | None = None
@@ -160,6 +178,8 @@ class Supervisor:
             self.last_sign = began_tick = time.monotonic()
             if problem := self._find_dead():
                 return problem
+            if self.gateway:
+                self.gateway.look_after()
             if check is None and began_tick >= due:
                 check = self.pool.submit(self._check_canaries)
             if check is not None and check.done():
@@ -176,6 +196,13 @@ class Supervisor:
             return f"tritonserver ended with code {code}"
         processes = (self.server.process.pid, *self.steps)
         return "" if all(map(is_running, processes)) else "a process of the server ended or was stopped"
+
+    def _ends(self) -> bool:
+        """Whether a process ended, or does in a moment: a connection breaks before that can be seen."""
+        deadline = time.monotonic() + ENDING_S
+        while not (ended := bool(self._find_dead())) and time.monotonic() < deadline:
+            time.sleep(TICK_S)
+        return ended
 
     def _check_canaries(self) -> str:
         """What is wrong with a model's answers, twice in a row; nothing if they are right or the server is busy."""
@@ -207,6 +234,6 @@ class Supervisor:
         try:
             with open_local(self.server.metrics_url, timeout=5) as answer:
                 counts = EXEC_COUNT.findall(answer.read().decode())
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return {}
         return {name: int(float(count)) for name, count in counts if name in self.own_models[model]}

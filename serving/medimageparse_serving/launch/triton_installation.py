@@ -26,6 +26,11 @@ class Installation:
     environment: tuple[tuple[str, str], ...] = ()
 
 
+def is_embedded() -> bool:
+    """Whether the server is the wheel's 2.51, whose HTTP port a small request can end: see SECURITY.md."""
+    return shutil.which("tritonserver") is None
+
+
 def find_installation(runtime: str, scratch: Path) -> Installation:
     """tritonserver from PATH (the container), else the one inside the nvidia-pytriton wheel."""
     on_path = shutil.which("tritonserver")

@@ -3,13 +3,13 @@
 import contextlib
 import errno
 import http.client
+import ipaddress
 import json
 import os
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -21,6 +21,7 @@ from typing import TextIO
 from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.addresses import address_of, choose_ports, claim_ports, numeric, open_local
 from medimageparse_serving.launch.built_files import check_built_files, choose_runtime, find_built_models
+from medimageparse_serving.launch.child import as_child
 from medimageparse_serving.launch.launch_errors import ServeError, StarvedError
 from medimageparse_serving.launch.manifests import compute_capabilities
 from medimageparse_serving.launch.model_calls import reachable_models, with_streams
@@ -35,24 +36,23 @@ from medimageparse_serving.launch.triton_flags import (
     find_admin_key,
     memory_flags,
 )
-from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES, Installation, find_installation
+from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES, Installation, find_installation, is_embedded
 
 REPOSITORY = Path("model_repository")  # in the folder that a server is started from
 # A large JSON body is parsed recursively: the default stack of 8 MiB carries about 4 MB of it, then the server dies.
 STACK_BYTES = 1_000_000 * 1024  # not "unlimited", which glibc takes as 2 MiB for threads
+HERE = "127.0.0.1"
 DRAIN_S = 60
 # The onnxruntime wheel reports its use to Microsoft, through files in /tmp and ~/.cache, unless it is told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ONE_BY_ONE = "--model-load-thread-count=1"
 RUNTIME = "MEDIMAGEPARSE_RUNTIME"  # for the reports
-# The server is to die with whoever started it (more exactly: with the thread), however that ends.
-DIE_WITH_PARENT = """
-import ctypes, os, signal, sys
-PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-if os.getppid() == int(sys.argv[1]):
-    os.execvp(sys.argv[2], sys.argv[2:])
-"""
+
+
+def http_address(host: str) -> str:
+    """The host as numbers; one of this machine alone for a server that no other machine may ask over HTTP."""
+    found = numeric(host)
+    return found if ipaddress.ip_address(found).is_loopback or not is_embedded() else HERE
 
 
 class TritonServer:
@@ -65,6 +65,7 @@ class TritonServer:
         models: tuple[str, ...] = (),
         host: str = "127.0.0.1",
         http_host: str = "127.0.0.1",
+        metrics_host: str = "127.0.0.1",
         http_port: int = 0,
         grpc_port: int = 0,
         metrics_port: int = 0,
@@ -82,8 +83,8 @@ class TritonServer:
         self.without_gpu = self.runtime in CPU_RUNTIMES
         self.n_gpus = 0 if self.without_gpu else len(compute_capabilities())  # once: a restart is to be quick
         self.ready_timeout_s, self.log, self.verbose, self.flags = ready_timeout_s, log, verbose, flags
-        # HTTP has no TLS: it stays on this machine, behind a proxy, when gRPC is opened to others
-        self.hosts = {"http": numeric(http_host), "grpc": numeric(host), "metrics": numeric(http_host)}
+        # HTTP has no TLS: it stays on this machine when gRPC is opened to others
+        self.hosts = {"http": http_address(http_host), "grpc": numeric(host), "metrics": numeric(metrics_host)}
         asked = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
         self.ports = choose_ports({name: (self.hosts[name], port) for name, port in asked.items()})
         self.http_url, self.grpc_url, metrics = (address_of(self.hosts[name], self.ports[name]) for name in asked)
@@ -132,6 +133,7 @@ class TritonServer:
             self.served_folder = leftovers.plain_link(scratch.folder, "models", self.repository)
             self._launch(find_installation(self.runtime, scratch.folder), flags)
             self._wait_until_ready()
+            leftovers.hide(scratch.name)
         except (OSError, shutil.Error) as error:
             self.stop()
             reason = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)
@@ -146,7 +148,7 @@ class TritonServer:
         resource.setrlimit(resource.RLIMIT_STACK, (stack, hard))  # the child inherits it
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), *self.command(installation), *flags],
+                as_child([*self.command(installation), *flags]),
                 env={**os.environ, **NO_TELEMETRY, RUNTIME: self.runtime, **dict(installation.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -134,7 +134,7 @@ def test_it_starts_in_an_empty_environment_with_a_narrow_umask(tmp_path, reposit
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--host=nowhere.invalid", "--host and --http-host are addresses of this machine; 'nowhere.invalid' is none"),
+        ("--host=nowhere.invalid", "--host and the like are addresses of this machine; 'nowhere.invalid' is none"),
         ("--http-host=203.0.113.7", "203.0.113.7 is no address of this machine: choose another --http-host"),
     ],
 )

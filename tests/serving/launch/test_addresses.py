@@ -53,9 +53,12 @@ def test_one_port_for_two_is_refused():
         choose_ports({"http": (HERE, port), "grpc": (HERE, port)})
 
 
-def test_an_address_that_is_not_ours_is_refused_once():
-    with pytest.raises(ServeError, match=r"^203\.0\.113\.7 is no address of this machine: choose another --http-host$"):
-        choose_ports({"http": ("203.0.113.7", 0), "metrics": ("203.0.113.7", 0)})
+@pytest.mark.parametrize("names", [("http",), ("metrics",), ("gateway",), ("grpc", "probe")])
+def test_an_address_that_is_not_ours_is_refused_once(names):
+    option = f"--{names[0]}-host" if names != ("grpc", "probe") else "--host"
+    words = rf"^203\.0\.113\.7 is no address of this machine: choose another {option}$"
+    with pytest.raises(ServeError, match=words):
+        choose_ports(dict.fromkeys(names, ("203.0.113.7", 0)))
 
 
 @pytest.mark.parametrize("host", ["nowhere.invalid", "", "a" * 70, "127.0.0.1.5"])

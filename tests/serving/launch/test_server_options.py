@@ -1,11 +1,13 @@
 """What the launcher decides about addresses, the operator's key and TLS before it starts anything."""
 
+import argparse
 import re
 import subprocess
 import sys
 
 import pytest
-from medimageparse_serving.launch.serve import ServeError, TritonServer
+from medimageparse_serving.launch import triton_server
+from medimageparse_serving.launch.serve import ServeError, TritonServer, gateway_of
 from medimageparse_serving.launch.triton_installation import Installation
 
 
@@ -31,9 +33,18 @@ def test_only_grpc_is_opened_by_host(tmp_path):
     assert addresses(command) == dict.fromkeys(("http", "grpc", "metrics"), "127.0.0.1")
     _, command = server_of(tmp_path, host="0.0.0.0")
     assert addresses(command) == {"grpc": "0.0.0.0", "http": "127.0.0.1", "metrics": "127.0.0.1"}
-    server, command = server_of(tmp_path, http_host="0.0.0.0")
-    assert addresses(command) == {"grpc": "127.0.0.1", "http": "0.0.0.0", "metrics": "0.0.0.0"}
-    assert server.http_url == f"127.0.0.1:{server.ports['http']}"
+    _, command = server_of(tmp_path, metrics_host="0.0.0.0")
+    assert addresses(command) == {"grpc": "127.0.0.1", "http": "127.0.0.1", "metrics": "0.0.0.0"}
+
+
+def test_the_wheels_server_is_asked_over_http_by_its_own_machine_only(tmp_path, monkeypatch):
+    for host in ("0.0.0.0", "::"):
+        server, command = server_of(tmp_path, http_host=host)
+        assert addresses(command)["http"] == "127.0.0.1"
+        assert server.http_url == f"127.0.0.1:{server.ports['http']}"
+    assert addresses(server_of(tmp_path, http_host="::1")[1])["http"] == "ipv6:::1"
+    monkeypatch.setattr(triton_server, "is_embedded", lambda: False)
+    assert addresses(server_of(tmp_path, http_host="0.0.0.0")[1])["http"] == "0.0.0.0"
 
 
 def restrictions(command):
@@ -77,7 +88,7 @@ def test_tls_by_halves_is_refused(options):
 
 
 @pytest.mark.parametrize("option", ["--host", "--http-host"])
-def test_an_open_port_without_tls_is_said(tmp_path, option):
+def test_what_is_open_or_stays_closed_is_said(tmp_path, option):
     command = [
         sys.executable,
         "-m",
@@ -91,5 +102,18 @@ def test_an_open_port_without_tls_is_said(tmp_path, option):
     ]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert stopped.returncode == 1  # there is no model
-    warning = {"--host": "gRPC is open to other machines and not encrypted", "--http-host": "HTTP is open to other"}
+    warning = {
+        "--host": "gRPC is open to other machines and",
+        "--http-host": "Triton's HTTP stays on 127.0.0.1",
+    }
     assert warning[option] in stopped.stderr
+
+
+def test_with_tls_the_gateway_is_told_the_servers_name_by_a_file(tmp_path):
+    options = argparse.Namespace(
+        gateway_port=0, tls_certificate=tmp_path / "a.pem", gateway_config=None, gateway_host=""
+    )
+    with pytest.raises(ServeError, match="with TLS the gateway needs --gateway-config"):
+        gateway_of(options, None)
+    options.gateway_config = tmp_path / "gateway.toml"
+    assert not any(part.startswith("--triton") for part in gateway_of(options, None).command)

@@ -1,5 +1,6 @@
 """The supervisor with a server that is made up here: what it asks, what it believes, and when it acts."""
 
+import errno
 import json
 import os
 import socket
@@ -90,6 +91,7 @@ def supervisor(server, monkeypatch):
     monkeypatch.setattr(supervise, "children", lambda pid: [pid])  # this process: it runs
     monkeypatch.setattr(supervise, "collect_orphans", lambda pid: None)  # they are pytest's
     monkeypatch.setattr(supervise, "CANARY_SHARE", 0)
+    monkeypatch.setattr(supervise, "ENDING_S", 0)
     monkeypatch.setattr(supervise, "pause_s", lambda n_recent: 0)
     return Supervisor(server, [MODEL], interval_s=0, patience_s=0.5)
 
@@ -162,6 +164,41 @@ def test_a_server_that_does_not_start_again_is_given_up(server, supervisor, monk
         assert not supervisor.states()["/ready"][0]
         assert supervisor.states()["/startup"][0]
     assert capsys.readouterr().err.count("no luck") == supervise.MAX_STARTS
+
+
+def test_a_start_that_a_caller_may_have_ended_does_not_count(server, supervisor, monkeypatch, capsys):
+    """However often it happens: callers reach the port before the server has warmed up."""
+    with supervisor:
+        attempts = []
+
+        def start():
+            attempts.append(0)
+            server.answers = 1 if len(attempts) > 2 * supervise.MAX_STARTS else 500
+            ended = -11 if server.answers == 500 else None
+            server.process = SimpleNamespace(pid=os.getpid(), poll=lambda: ended)
+
+        monkeypatch.setattr(server, "start", start)
+        supervisor._restart()
+        assert supervisor.states()["/ready"][0]
+    assert len(attempts) == 2 * supervise.MAX_STARTS + 1
+    assert capsys.readouterr().err.count("ended while it warmed up") == 2 * supervise.MAX_STARTS
+
+
+def test_an_error_of_the_system_does_not_end_the_supervisor(server, supervisor, monkeypatch, capsys):
+    """Such as no free descriptors: the start counts as a failed one, and the next may do."""
+    with supervisor:
+        stops = [OSError(errno.EMFILE, "Too many open files", "/dev/shm")] * (supervise.MAX_STARTS - 1)
+        stop = server.stop
+
+        def failing(at_once=False):
+            if stops:
+                raise stops.pop()
+            stop(at_once)
+
+        monkeypatch.setattr(server, "stop", failing)
+        supervisor._restart()
+        assert supervisor.states()["/ready"][0]
+    assert "failed: Too many open files\n" in capsys.readouterr().err
 
 
 def test_a_restart_must_give_the_same_answer(server, supervisor):
