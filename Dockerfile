@@ -1,8 +1,10 @@
 # The serving image: Triton's own, the python steps' packages, the model repository. Engines are built in it too:
 #   docker build -t medimageparse-triton .
-#   docker run --gpus all --rm -it --shm-size=4g -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002 \
+#   docker run --gpus all --rm -it --shm-size=4g -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002 \
 #     -v $PWD/model_repository:/opt/medimageparse/model_repository medimageparse-triton
-# 127.0.0.1: HTTP has no TLS; to serve other machines, see deploy/nginx.conf, and --tls-certificate for gRPC.
+# 8001 is gRPC, 8002 metrics. The gateway's HTTP wants keys before it listens to others:
+#   -p 8080:8080 -v $PWD/gateway.toml:/gateway.toml ... medimageparse-triton --runtime tensorrt --gateway-config /gateway.toml
+# Triton's own HTTP (8000) opens with --http-host 0.0.0.0, for a network that you trust: SECURITY.md says why.
 # --shm-size: every python step moves its tensors through /dev/shm, and Docker's 64 MB would not hold one CT volume.
 # 26.09: servers before 26.07 may use a response of async_exec, which medimageparse_3d calls, after it is freed.
 FROM nvcr.io/nvidia/tritonserver:26.09-py3
@@ -11,13 +13,15 @@ WORKDIR /opt/medimageparse
 COPY serving/requirements.lock serving/requirements.lock
 RUN pip install --no-cache-dir --break-system-packages --no-deps --require-hashes -r serving/requirements.lock
 COPY contract contract
+COPY client client
 COPY serving serving
-RUN pip install --no-cache-dir --break-system-packages --no-deps ./contract ./serving
+COPY gateway gateway
+RUN pip install --no-cache-dir --break-system-packages --no-deps ./contract ./client ./serving ./gateway
 COPY model_repository model_repository
 
 # the image comes with this user
 USER triton-server
 # 8003: probes, see deploy/kubernetes. `docker stop -t 100` lets requests under way finish
-EXPOSE 8000 8001 8002 8003
-ENTRYPOINT ["python3", "-m", "medimageparse_serving.launch", "--host", "0.0.0.0", "--http-host", "0.0.0.0"]
+EXPOSE 8001 8002 8003 8080
+ENTRYPOINT ["python3", "-m", "medimageparse_serving.launch", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--gateway-port", "8080"]
 CMD ["--runtime", "tensorrt"]

