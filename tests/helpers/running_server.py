@@ -28,7 +28,10 @@ def serving(log_file, repository=None, *flags, before=(), command=None, **option
             ready = process.stdout.readline()
             assert ready.startswith("ready: "), log_file.read_text()
             grpc, metrics, probes = re.search(r"grpc (\S+), metrics (\S+), probes (\S+)", ready).groups()
-            yield SimpleNamespace(process=process, grpc=grpc, metrics=metrics, probes=probes, log=log_file)
+            gateway = "".join(re.findall(r"gateway http://([^\s,]+)", ready))
+            yield SimpleNamespace(
+                process=process, grpc=grpc, gateway=gateway, metrics=metrics, probes=probes, log=log_file
+            )
         finally:
             process.terminate()
             process.communicate(timeout=60)
