@@ -19,6 +19,7 @@ from medimageparse_client.formats.nifti import Volume, encode_volume
 from medimageparse_client.formats.picture import AnyImage, encode_image
 from medimageparse_client.formats.windows import Window
 from medimageparse_client.inputs import SliceAxis, check_prompts, encode_options, encode_prompts
+from medimageparse_client.progress import Progress, has_stream, infer_watched
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.results.segmentation import Segmentation, decode_answer
 from medimageparse_client.urls import Protocol
@@ -106,6 +107,7 @@ class Client:
         intensity: Intensity = "auto",
         orientation: Orientation = "LAS",
         slice_axis: SliceAxis = "auto",
+        progress: Progress | None = None,
     ) -> Segmentation:
         """Segments each prompt in a 3D volume.
 
@@ -115,11 +117,21 @@ class Client:
         intensity: "auto" windows CT in Hounsfield units (soft tissue), keeps 0..255 and takes percentiles otherwise
         orientation: "LAS" gives one patient one answer however the file is stored; "stored" slices it as stored
         slice_axis: "auto", or the axis (0, 1, 2) of the slices-first volume to slice along
+        progress: called while the server works, with the slices done, how many there are, and the prompts found so
+            far; if it raises, the request is cancelled. Over HTTP, and by a server without medimageparse_3d_stream, it
+            is called once, at the end
         """
         prompts = check_prompts(prompts)
         data = encode_volume(volume, affine)
         inputs = {"image": data, "text": encode_prompts(prompts), **encode_options(intensity, orientation, slice_axis)}
-        return decode_answer(prompts, data, self._connection.infer(MODEL_3D, inputs, OUTPUTS_3D))
+        if progress and has_stream(self._connection):
+            return decode_answer(prompts, data, infer_watched(self._connection, inputs, OUTPUTS_3D, progress))
+        result = decode_answer(prompts, data, self._connection.infer(MODEL_3D, inputs, OUTPUTS_3D))
+        if progress:
+            n_slices = result.scores.shape[1]
+            found = zip(prompts, result.facts.prompts, strict=True)
+            progress(n_slices, n_slices, tuple(prompt for prompt, described in found if described.present))
+        return result
 
     def segment_image(
         self,

@@ -1,10 +1,11 @@
 """One connection to a Triton server, over gRPC or HTTP: errors become this package's, odd answers too."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import queue
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tritonclient.grpc
@@ -21,7 +22,14 @@ from medimageparse_client.urls import Protocol, is_this_machine, split_url
 PING_EVERY, PING_ANSWER = 30_000, 60_000
 ONLY_UNCOMPRESSED = 1  # the bit of "identity" among gRPC's compressions
 # what an input of a model is made of -> its type there, and numpy's
-TENSOR_TYPES = {bytes: ("BYTES", np.object_), bool: ("BOOL", np.bool_), float: ("FP32", np.float32)}
+TENSOR_TYPES: dict[type, tuple[str, Any]] = {
+    bytes: ("BYTES", np.object_),
+    bool: ("BOOL", np.bool_),
+    float: ("FP32", np.float32),
+}
+PROGRESS = "progress"  # the output of a stream's responses before the last
+STATUS_OF_ERRORS = {"triton_grpc_error": "true"}  # else errors in a stream have words alone
+Inputs: TypeAlias = Mapping[str, bytes | bool | float]
 
 
 class HttpServer(tritonclient.http.InferenceServerClient):  # type: ignore[misc]
@@ -65,25 +73,68 @@ class Connection:
             )
         else:
             self._server = HttpServer(self.url, connection_timeout=timeout_s, network_timeout=timeout_s, **tls)
-        self._is_closed = False
+        # the server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out
+        self._patience_us = math.ceil(timeout_s * 1e6)
+        self._is_closed = self._is_streaming = False
 
     def close(self) -> None:
         self._is_closed = True
+        if self._is_streaming:
+            self._server.stop_stream(cancel_requests=True)  # else `close` waits for its end
         self._server.close()
 
-    def infer(self, model: str, inputs: Mapping[str, bytes | bool | float], outputs: Sequence[str]) -> Answer:
+    def infer(self, model: str, inputs: Inputs, outputs: Sequence[str]) -> Answer:
         """The named outputs of a model; each input is one element."""
+        tensors, wanted = self._tensors_of(inputs), self._wanted(outputs)
+        with self._errors_translated():
+            answer = self._server.infer(model, tensors, outputs=wanted, timeout=self._patience_us, **self._options)
+            return Answer({name: answer.as_numpy(name) for name in outputs})
+
+    def stream(self, model: str, inputs: Inputs, outputs: Sequence[str]) -> Generator[Answer, None, None]:
+        """The responses of a decoupled model, over gRPC: some with `progress` alone, then one with the named outputs.
+
+        Closing the iterator before its end cancels the request.
+        """
+        tensors, wanted = self._tensors_of(inputs), self._wanted([PROGRESS, *outputs])
+        came: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+        headers = self._options.get("headers", {}) | STATUS_OF_ERRORS
+        is_last = False
+        with self._errors_translated():
+            self._server.start_stream(
+                lambda result, error: came.put((result, error)), stream_timeout=self.timeout_s, headers=headers
+            )
+        self._is_streaming = True
+        try:
+            with self._errors_translated():
+                self._server.async_stream_infer(model, tensors, outputs=wanted, timeout=self._patience_us)
+            while not is_last:
+                with self._errors_translated():
+                    answer = self._next(came)
+                is_last = PROGRESS not in answer
+                yield answer
+        finally:
+            self._is_streaming = False
+            self._server.stop_stream(cancel_requests=not is_last)
+
+    def _next(self, came: "queue.SimpleQueue[tuple[Any, Exception | None]]") -> Answer:
+        try:
+            result, error = came.get(timeout=self.timeout_s)
+        except queue.Empty:  # a stream that ended without an answer, or an error, says nothing
+            raise TimeoutError from None
+        if error:
+            raise error
+        return Answer({output.name: result.as_numpy(output.name) for output in result.get_response().outputs})
+
+    def _tensors_of(self, inputs: Inputs) -> list[Any]:
         tensors = []
         for name, value in inputs.items():
             triton_type, numpy_type = TENSOR_TYPES[type(value)]
             tensors.append(self._triton.InferInput(name, [1], triton_type))
             tensors[-1].set_data_from_numpy(np.array([value], numpy_type))
-        wanted = [self._triton.InferRequestedOutput(name) for name in outputs]
-        with self._errors_translated():
-            # the server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out
-            patience_us = math.ceil(self.timeout_s * 1e6)
-            answer = self._server.infer(model, tensors, outputs=wanted, timeout=patience_us, **self._options)
-            return Answer({name: answer.as_numpy(name) for name in outputs})
+        return tensors
+
+    def _wanted(self, outputs: Sequence[str]) -> list[Any]:
+        return [self._triton.InferRequestedOutput(name) for name in outputs]
 
     def is_live(self) -> bool:
         with self._errors_translated():

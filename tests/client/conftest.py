@@ -14,6 +14,7 @@ def triton(monkeypatch):
 
     class Triton(FakeTriton):
         requests = []
+        stopped = []
         images = []
         failures = {
             "refused": InferenceServerException(

@@ -4,11 +4,12 @@ import base64
 import gzip
 import io
 import json
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 from PIL import Image, ImageOps
-from tritonclient.utils import deserialize_bytes_tensor
+from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 
 class FakeTriton:
@@ -28,6 +29,8 @@ class FakeTriton:
     voxel_ml = 0.002
     sides_known = True
     warnings = ()
+    stopped: list[bool] = []  # of each stream, whether it was cancelled
+    odd_progress: dict[str, object] = {}
 
     def __init__(self, url, **options):
         self.url, self.options, self.is_open = url, options, True
@@ -46,6 +49,25 @@ class FakeTriton:
     def get_server_metadata(self, **options):
         return {"name": "triton", "version": "2.51.0"}
 
+    def start_stream(self, callback, stream_timeout, headers):
+        self.callback = callback
+
+    def async_stream_infer(self, model, inputs, outputs, **options):
+        """Its slices one by one: from the first on the first prompt is found, and so on."""
+        try:
+            answer = self.infer(model, inputs, outputs, **options)
+        except InferenceServerException as error:
+            self.callback(result=None, error=error)
+            return
+        n_slices, prompts = answer.as_numpy("scores").shape[1], self.requests[-1]["text"].split(" & ")
+        for done in range(n_slices + 1):
+            told = {"slices_done": done, "slices": n_slices, "prompts_found": prompts[:done]} | self.odd_progress
+            self.callback(result=FakeAnswer("", progress=np.array([json.dumps(told)], np.object_)), error=None)
+        self.callback(result=answer, error=None)
+
+    def stop_stream(self, cancel_requests):
+        self.stopped.append(cancel_requests)
+
     def infer(self, model, inputs, outputs, **options):
         sent = {}
         for tensor in inputs:
@@ -62,7 +84,7 @@ class FakeTriton:
         for prompt in prompts:
             if prompt in self.failures:
                 raise self.failures[prompt]
-        return self.answer_volume(image, prompts) if model == "medimageparse_3d" else self.answer_image(image, prompts)
+        return self.answer_image(image, prompts) if model == "medimageparse" else self.answer_volume(image, prompts)
 
     def answer_volume(self, image, prompts):
         volume = nib.Nifti1Image.from_bytes(gzip.decompress(image) if image[:2] == b"\x1f\x8b" else image)
@@ -145,3 +167,7 @@ class FakeAnswer:
 
     def as_numpy(self, name):
         return self.arrays[name]
+
+    def get_response(self):
+        names = [name for name, array in self.arrays.items() if array is not None]
+        return SimpleNamespace(outputs=[SimpleNamespace(name=name) for name in names])

@@ -12,13 +12,23 @@ from pathlib import Path
 from tqdm import tqdm
 
 from medimageparse_client.cli.connection import connect
-from medimageparse_client.cli.console import DONE, SOME_FAILED, describe, exit_code, silence, warn, write
+from medimageparse_client.cli.console import (
+    DONE,
+    SOME_FAILED,
+    bar_of_slices,
+    describe,
+    exit_code,
+    silence,
+    warn,
+    write,
+)
 from medimageparse_client.cli.jobs import Job, Plan, encoding_of, make_plan
 from medimageparse_client.cli.kinds import Kind
 from medimageparse_client.cli.sources import Place, Source, Standard, load
 from medimageparse_client.client import Client
 from medimageparse_client.errors import ServerUnavailable
 from medimageparse_client.files import write_file
+from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
 from medimageparse_client.retry import Retry
@@ -71,9 +81,9 @@ class Session:
     def run(self, job: Job) -> Outcome:
         return self.answer(job, load(job.source, self.kind))
 
-    def answer(self, job: Job, source: Path | bytes) -> Outcome:
+    def answer(self, job: Job, source: Path | bytes, progress: Progress | None = None) -> Outcome:
         """Segments one file and writes its results; one that cannot be written does not take the others with it."""
-        result = self.retry.ask(lambda: self.ask(source))
+        result = self.retry.ask(lambda: self.ask(source, progress))
         failures: list[tuple[Place, Exception]] = []
         for option, place in job.results.items():
             try:
@@ -82,9 +92,9 @@ class Session:
                 failures.append((place, error))
         return Outcome(self.kind.table(result), list(result.facts.warnings), failures)
 
-    def ask(self, source: Path | bytes) -> Segmentation | ImageSegmentation:
+    def ask(self, source: Path | bytes, progress: Progress | None) -> Segmentation | ImageSegmentation:
         with self.client(self.args.timeout) as client:
-            return self.kind.segment(self.args, client, source, self.prompts)
+            return self.kind.segment(self.args, client, source, self.prompts, progress)
 
     def tell(self, source: Source, outcome: Outcome) -> None:
         for warning in outcome.warnings:
@@ -127,7 +137,8 @@ def segment_one(session: Session, job: Job) -> int:
         return exit_code(error)
     session.check_server()
     try:
-        outcome = session.answer(job, source)
+        with bar_of_slices(session.kind.has_slices) as progress:
+            outcome = session.answer(job, source, progress)
     except Exception as error:  # as for several: told with the file's name
         session.tell_failure(job.source, error)
         return exit_code(error)

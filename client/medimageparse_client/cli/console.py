@@ -21,6 +21,7 @@ from medimageparse_client.errors import (
     ServerError,
     ServerUnavailable,
 )
+from medimageparse_client.progress import Progress
 
 DONE, SOME_FAILED, FAULT, INTERRUPTED = 0, 1, 7, 130
 
@@ -101,6 +102,20 @@ def warn(text: str) -> None:
     """A line on standard error, above a progress bar if there is one."""
     with suppress(OSError), tqdm.external_write_mode(file=sys.stderr):  # there is no other place to tell it
         write(sys.stderr, f"medimageparse: {text}\n")
+
+
+@contextmanager
+def bar_of_slices(is_wanted: bool) -> Iterator[Progress | None]:
+    """What draws a bar on a terminal: slices done, seconds left, how many prompts are found; None without one."""
+    with tqdm(unit="slice", leave=False, disable=None if is_wanted else True) as bar:
+
+        def show(done: int, total: int, found: tuple[str, ...]) -> None:
+            if done < bar.n or bar.total != total:  # the first, or a server that was asked again
+                bar.reset(total)
+            bar.n = done
+            bar.set_postfix_str(f"prompts found: {len(found)}")  # which draws it; that is seldom
+
+        yield None if bar.disable else show
 
 
 def describe(error: Exception, name: object = "") -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from medimageparse_client.client import Client
 from medimageparse_client.files import picture_bytes
+from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
 
@@ -28,6 +29,7 @@ class Kind:
     encode: option -> what makes the bytes of that file
     max_prompts: ending -> how many a label map that ends so can hold
     segment: sends one file, or its bytes
+    has_slices: whether it is done slice by slice, and tells how far it is
     table: what was found, one line a prompt, and what was used
     """
 
@@ -39,7 +41,10 @@ class Kind:
     results: dict[str, tuple[str, ...]]
     encode: dict[str, Encoder]
     max_prompts: dict[str, int]
-    segment: Callable[[argparse.Namespace, Client, Path | bytes, tuple[str, ...]], Segmentation | ImageSegmentation]
+    segment: Callable[
+        [argparse.Namespace, Client, Path | bytes, tuple[str, ...], Progress | None], Segmentation | ImageSegmentation
+    ]
+    has_slices: bool
     table: Callable[[Any], str]
 
 

@@ -13,6 +13,7 @@ from medimageparse_client.cli.console import EXIT_CODE_HELP
 from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
 from medimageparse_client.client import Client
 from medimageparse_client.formats import nifti, voxels
+from medimageparse_client.progress import Progress
 from medimageparse_client.results.segmentation import Segmentation
 
 HELP = """\
@@ -48,10 +49,19 @@ def add_to(commands: Commands) -> None:
 
 
 def segment_volume(
-    args: argparse.Namespace, client: Client, source: Path | bytes, prompts: tuple[str, ...]
+    args: argparse.Namespace,
+    client: Client,
+    source: Path | bytes,
+    prompts: tuple[str, ...],
+    progress: Progress | None,
 ) -> Segmentation:
     return client.segment(
-        source, prompts, intensity=args.intensity, orientation=args.orientation, slice_axis=args.slice_axis
+        source,
+        prompts,
+        intensity=args.intensity,
+        orientation=args.orientation,
+        slice_axis=args.slice_axis,
+        progress=progress,
     )
 
 
@@ -84,5 +94,6 @@ VOLUMES = Kind(
     encode=ENCODE,
     max_prompts={},
     segment=segment_volume,
+    has_slices=True,
     table=volume_table,
 )

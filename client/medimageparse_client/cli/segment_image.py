@@ -14,6 +14,7 @@ from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
 from medimageparse_client.client import Client
 from medimageparse_client.formats import picture
 from medimageparse_client.formats.windows import Window
+from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation
 
 HELP = """\
@@ -58,7 +59,7 @@ def add_to(commands: Commands) -> None:
 
 
 def segment_image(
-    args: argparse.Namespace, client: Client, source: Path | bytes, prompts: tuple[str, ...]
+    args: argparse.Namespace, client: Client, source: Path | bytes, prompts: tuple[str, ...], _: Progress | None
 ) -> ImageSegmentation:
     return client.segment_image(
         source,
@@ -98,5 +99,6 @@ IMAGES = Kind(
     encode=ENCODE,
     max_prompts={".png": MAX_LABEL},
     segment=segment_image,
+    has_slices=False,
     table=image_table,
 )

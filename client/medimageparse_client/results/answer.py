@@ -39,10 +39,13 @@ class Answer:
     def __init__(self, tensors: Mapping[str, npt.NDArray[Any] | None]) -> None:
         self._tensors = tensors
 
+    def __contains__(self, name: str) -> bool:
+        return self._tensors.get(name) is not None
+
     def tensor(
         self, name: str, dtype: npt.DTypeLike, n_dimensions: int, *, may_be_empty: bool = False
     ) -> npt.NDArray[Any]:
-        array = self._tensors[name]
+        array = self._tensors.get(name)
         if array is None or not (array.size or may_be_empty):
             raise OddAnswer(f"the server's answer has no {name}")
         if array.dtype != dtype or array.ndim != n_dimensions:

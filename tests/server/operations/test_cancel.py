@@ -1,5 +1,7 @@
 """Who gives up stops the server's work within a window of slices, and the next request is answered as ever."""
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -119,20 +121,26 @@ def test_the_clients_time_out_stops_the_server(server, long_volume, protocol):
     assert executions(server, "encode_masks") == encoded
 
 
-@pytest.mark.parametrize("n_files", [1, 2])
-def test_ctrl_c_stops_the_server(server, long_volume, tmp_path, n_files):
+@pytest.mark.parametrize(("n_files", "is_watched"), [(1, False), (2, False), (1, True)])
+def test_ctrl_c_stops_the_server(server, long_volume, tmp_path, n_files, is_watched):
+    """Of a file alone that is watched on a terminal the client takes the stream, and draws a bar."""
     for index in range(n_files):
         nib.save(long_volume, tmp_path / f"{index}.nii.gz")
     before, encoded = executions(server, "image_encoder_3d"), executions(server, "encode_masks")
     command = [sys.executable, "-m", "medimageparse_client", "segment", "--url", server.grpc_url, "--prompt", "liver"]
     files = [str(path) for path in sorted(tmp_path.iterdir())]
     output = str(tmp_path / ("masks" if n_files > 1 else "masks.nii.gz"))
-    process = subprocess.Popen([*command, "-o", output, *files], stderr=subprocess.PIPE, text=True)
+    reading, writing = pty.openpty() if is_watched else os.pipe()
+    process = subprocess.Popen([*command, "-o", output, *files], stderr=writing)
+    os.close(writing)
     wait_until(lambda: executions(server, "image_encoder_3d") >= before + 2 * n_files)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE_S)
+    process.wait(timeout=PATIENCE_S)
+    errors = os.read(reading, 2**16).decode()  # a terminal keeps a few kB, and so little was written
+    os.close(reading)
     given_up, done = work_after(server, "image_encoder_3d", before)
     assert (process.returncode, errors.splitlines()[-1]) == (130, "medimageparse: stopped")
+    assert (f"/{4 * N_WINDOWS} [" in errors) == is_watched
     assert done <= given_up + 3 * n_files  # the windows in flight of each request
     assert done < n_files * N_WINDOWS
     assert executions(server, "encode_masks") == encoded

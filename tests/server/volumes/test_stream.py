@@ -1,14 +1,17 @@
 """The stream of medimageparse_3d: the same answer and the same refusals, and progress on the way."""
 
 import json
+from threading import Thread
 
 import numpy as np
 import pytest
 from helpers.inference import OUTPUTS, inferring, streaming
+from medimageparse_client import Client, InvalidRequest, MedImageParseError
 from medimageparse_contract.models import MODEL_3D, STREAMS
 from tritonclient.utils import InferenceServerException
 
 STREAM = STREAMS[MODEL_3D]
+PROMPTS = ["liver", "CT imaging of the spleen within the abdomen", "stomach", "aorta", "spine"]  # those of `answer`
 
 
 def streamed(server, inputs, outputs=("progress", *OUTPUTS), **options):
@@ -83,6 +86,31 @@ def test_what_triton_itself_refuses_has_the_same_sentence(server, request_of, in
     with pytest.raises(InferenceServerException) as found:
         streamed(server, sent)
     assert found.value.message().replace(STREAM, MODEL_3D) == expected.value.message()
+
+
+def test_the_client_watches_and_gets_the_same(client, volume, answer):
+    told = []
+    result = client.segment(volume, PROMPTS, progress=lambda *words: told.append(words))
+    assert np.array_equal(result.label_map, answer["label_map"])
+    assert np.array_equal(result.scores, answer["scores"])
+    assert [(done, total) for done, total, _ in told] == [(0, 5), (4, 5), (5, 5)]
+    assert told[-1][2] == tuple(prompt for prompt in PROMPTS if result.describe(prompt)["present"])
+
+
+def test_the_client_gets_the_models_own_refusal(client, volume):
+    with pytest.raises(InvalidRequest) as expected:
+        client.segment(volume, ["liver"] * 65)
+    with pytest.raises(InvalidRequest) as found:
+        client.segment(volume, ["liver"] * 65, progress=lambda *_: None)
+    assert str(found.value) == str(expected.value)
+    assert client.segment(volume, "liver", progress=lambda *_: None).prompts == ("liver",)  # and goes on
+
+
+def test_a_client_that_is_closed_meanwhile_ends_its_stream(server, volume):
+    """As the command line does when it is stopped."""
+    client = Client(server.grpc_url, timeout_s=300)
+    with pytest.raises(MedImageParseError):
+        client.segment(volume, PROMPTS, progress=lambda done, *_: Thread(target=client.close).start())
 
 
 def test_the_stream_is_none_of_one_answer(server, request_of):
