@@ -99,9 +99,11 @@ WRONG_TENSORS = {
     "a number for text": {"text": np.zeros(1, np.float32)},
     "a number for an option": {"slice_axis": np.zeros(1, np.int64)},
 }
+MUCH_WORK = {"image": nifti(shape=(1, 1, 2048)), "text": b" & ".join([SECRET.encode()] * 64)}  # 2048 slices
 WRONG = {f"image: {name}": {"image": image} for name, image in WRONG_IMAGES.items()}
 WRONG |= {f"text: {name}": {"text": text} for name, text in WRONG_TEXTS.items()}
 WRONG |= {f"option: {name}": options for name, options in WRONG_OPTIONS.items()}
 WRONG |= {f"tensor: {name}": changed for name, changed in WRONG_TENSORS.items()}
+WRONG["option: none, but much work in a small file"] = MUCH_WORK
 
 REQUEST = {"image": nifti(), "text": SECRET.encode()}  # what is changed is wrong, the rest is not
