@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 
+from medimageparse_contract.sentences import TOOK_TOO_LONG
 from tritonclient.utils import InferenceServerException
 
 
@@ -124,6 +125,8 @@ def server_error(error: InferenceServerException, url: str, timeout_s: float) ->
     if words == WAITED_TOO_LONG:
         limit = f"{timeout_s:g} s, or for longer than the server lets requests wait"
         return RequestTimeout(f"the request waited in the queue of {url} for {limit}; try again later")
+    if words.startswith(TOOK_TOO_LONG):
+        return RequestTimeout(words)
     if words == QUEUE_FULL:
         kind, words = ServerBusy, "it is busy and its queue is full; try again later"
     if STEP_DIED.match(words):

@@ -14,6 +14,7 @@ from medimageparse_client.connection import channel_options
 from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, STEP_DIED, WAITED_TOO_LONG
 from medimageparse_client.urls import split_url
 from medimageparse_contract.models import PUBLIC_MODELS
+from medimageparse_contract.sentences import TOOK_TOO_LONG
 from numpy.typing import NDArray
 from tritonclient.grpc import InferResult, service_pb2
 
@@ -207,7 +208,7 @@ def error_of(status: grpc.StatusCode, words: str) -> TritonError:
     kind = KINDS.get(status, "internal")
     if words == QUEUE_FULL:
         kind = "queue_full"
-    elif words == WAITED_TOO_LONG:
+    elif words == WAITED_TOO_LONG or words.startswith(TOOK_TOO_LONG):
         kind = "timeout"
     elif STEP_DIED.match(words):
         kind = "unavailable"

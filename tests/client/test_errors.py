@@ -16,6 +16,7 @@ from medimageparse_client import (
     errors,
 )
 from medimageparse_client.errors import translate_errors
+from medimageparse_contract.sentences import TOOK_TOO_LONG
 from tritonclient.utils import InferenceServerException
 
 
@@ -52,6 +53,13 @@ def test_the_sentence_comes_without_ensemble_and_traceback():
 def test_who_waited_too_long_in_the_queue_is_told_so():
     with pytest.raises(RequestTimeout, match="waited in the queue of host:1"), translate_errors("host:1", 5):
         raise InferenceServerException("Request timeout expired", "StatusCode.UNAVAILABLE")
+
+
+def test_work_that_the_server_ended_is_a_request_that_took_too_long():
+    sentence = f"{TOOK_TOO_LONG}, 600 s; send a smaller image, or fewer prompts"
+    for status in ("StatusCode.CANCELLED", "499"):
+        with pytest.raises(RequestTimeout, match=f"^{sentence}$"), translate_errors("host:1", 5):
+            raise InferenceServerException(sentence, status)
 
 
 def test_what_is_not_tritons_is_not_quoted():

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 from helpers.gateway import PATIENCE_S
+from medimageparse_contract.sentences import TOOK_TOO_LONG
 from medimageparse_gateway.errors import TritonError
 from medimageparse_gateway.triton import Triton, connect, encode_request
 from tritonclient.grpc import InferInput, service_pb2, service_pb2_grpc
@@ -138,6 +139,7 @@ FAILURES = [
     ("INVALID_ARGUMENT", "in ensemble 'x', the prompt is bad; send another", "invalid_argument", "the prompt is bad"),
     ("UNAVAILABLE", "Exceeds maximum queue size", "queue_full", "queue is full"),
     ("UNAVAILABLE", "Request timeout expired", "timeout", "time limit"),
+    ("CANCELLED", f"{TOOK_TOO_LONG}, 600 s; send less", "timeout", "time limit"),
     ("UNAVAILABLE", "failed to connect to 10.0.0.1:8001", "unavailable", "does not answer"),
     ("NOT_FOUND", "Request for unknown model: 'medimageparse_3d' is not found", "unavailable", "does not answer"),
     ("INTERNAL", "Stub process 'x' is not healthy", "unavailable", "does not answer"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
+from medimageparse_contract.sentences import TOOK_TOO_LONG
 from numpy.typing import NDArray
 
 from medimageparse_serving.refused import Refused
@@ -21,9 +22,6 @@ from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
 Arrays = dict[str, NDArray[Any]]
 Tell = Callable[[str], None]  # of progress, to a caller who listens
-
-
-TOOK_TOO_LONG = "the request took {} s, the most that this server gives to one; send a smaller image, or fewer prompts"
 
 
 class RequestEnded(Exception):
@@ -92,7 +90,7 @@ def watch(request: Any, max_seconds: int) -> Callable[[], None]:
         if request.is_cancelled() or took_ns > patience_ns:
             sentence = "the request was cancelled, or its time-out is over"
         elif took_ns > max_seconds * 1e9:
-            sentence = TOOK_TOO_LONG.format(max_seconds)
+            sentence = f"{TOOK_TOO_LONG}, {max_seconds} s; send a smaller image, or fewer prompts"
         else:
             return
         raise RequestEnded(sentence, pb_utils.TritonError.CANCELLED)

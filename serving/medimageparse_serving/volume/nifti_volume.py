@@ -2,12 +2,11 @@
 
 import binascii
 import math
-import re
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from medimageparse_contract import gzip_stream
 from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, SLICE_AXES
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
@@ -26,14 +25,16 @@ CHOICES = {
     "slice_axis": SLICE_AXES,
 }
 
-GZIP = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
 SEND = "send a NIfTI file (.nii or .nii.gz), as it is or in base64"
 TRUNCATED = "image is truncated: the file ends before its last voxel or before the checksum of its gzip; send it again"
-DAMAGED = "image is damaged: its gzip cannot be unpacked; send it again"
-CHANGED = "image has a gzip checksum that does not fit: the file was changed or damaged in transfer; send it again"
-CHUNK = 2**14  # bytes of gzip that are unpacked at a time
-ZEROS = re.compile(rb"\0*")
+GZIP_FAULTS = {
+    "truncated": TRUNCATED,
+    "damaged": "image is damaged: its gzip cannot be unpacked; send it again",
+    "changed": (
+        "image has a gzip checksum that does not fit: the file was changed or damaged in transfer; send it again"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -106,34 +107,16 @@ def find_file(image: bytes) -> bytes:
 
 
 def unpack(file: bytes, n_bytes: int) -> bytes | bytearray:
-    """At most the first `n_bytes` of what is in a file, in gzip or not; several gzip members are one stream.
-
-    What stands behind the member that holds the last of these bytes is not looked at, and its checksum only if they
-    are all that is in it.
-    """
-    if not file.startswith(GZIP):
-        return file
-    content, place = bytearray(), 0
-    while len(content) < n_bytes and file.startswith(GZIP, place):
-        member = zlib.decompressobj(wbits=31)
-        while not member.eof and len(content) <= n_bytes:
-            packed = file[place : place + CHUNK]
-            if not packed:
-                raise Refused(TRUNCATED)
-            try:
-                content += member.decompress(packed, n_bytes + 1 - len(content))
-            except zlib.error as error:
-                is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
-                raise Refused(CHANGED if is_checksum else DAMAGED) from error
-            place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
-        place = ZEROS.match(file, place).end()  # type: ignore[union-attr]
-    del content[n_bytes:]
-    return content
+    """At most the first `n_bytes` of what is in a file, in gzip or not."""
+    try:
+        return gzip_stream.unpack(file, n_bytes)
+    except gzip_stream.GzipFault as fault:
+        raise Refused(GZIP_FAULTS[fault.kind]) from fault
 
 
 def looks_like_nifti(image: bytes) -> bool:
     """gzip, or the header size of NIfTI-1 (348) or NIfTI-2 (540) in either byte order."""
-    return image[:2] == GZIP or header_byte_order(image) is not None
+    return image.startswith(gzip_stream.GZIP) or header_byte_order(image) is not None
 
 
 def header_byte_order(start: bytes | bytearray) -> tuple[int, str] | None:

@@ -193,7 +193,7 @@ def test_a_request_that_runs_for_longer_than_the_server_allows_ends(pipeline, tm
     """Whatever the caller's own time-out is; the last call before the limit is finished."""
     for timeout_us in (0, 2**62 // 1000):
         error = ask(initialized(TwoCalls(), tmp_path, "0"), image=np.array([4]), timeout_us=timeout_us).error()
-        assert error.message().startswith("the request took 0 s, the most that this server gives to one; send ")
+        assert error.message().startswith("the request took longer than this server gives to one, 0 s; send ")
         assert error.code == "CANCELLED"
     error = ask(initialized(TwoCalls(), tmp_path, "0"), image=np.array([4]), timeout_us=0.001).error()
     assert "its time-out is over" in error.message()  # the shorter one
