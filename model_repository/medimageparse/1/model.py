@@ -1,7 +1,6 @@
 """Image and prompts -> probabilities, categories, report."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from medimageparse_contract.options import OUTPUTS_2D
 from medimageparse_serving.image.pixels import to_pixels
@@ -19,16 +18,17 @@ TOLD = ("geometry", "prompts", "truncated", "tokenize_report", "segment_report",
 class TritonPythonModel(Pipeline):
     async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> Arrays:
         inputs.choice("output", OUTPUTS_2D)  # refused before the work
-        known: dict[str, Any] = dict(inputs.arrays())
+        known: dict[str, object] = dict(inputs.arrays())
 
         async def call(model: str, outputs: Iterable[str], *names: str) -> Arrays:
             tensors = as_tensors({name: known[name] for name in names if name in known})
             return await calls.call(model, outputs, tensors)
 
-        known |= await call("decode_model", DECODED, "image")
+        decoded = await call("decode_model", DECODED, "image")
+        known["geometry"] = decoded["geometry"]
         known |= await call("tokenize_model", TOKENIZED, "text", "image_type", "joint")
         known |= await call("text_model", TEXT, "input_ids", "attention_mask")
-        known["pixels"] = to_pixels(known["square"], self.networks["image_size"])
+        known["pixels"] = to_pixels(decoded["square"], self.networks["image_size"])
         known |= await call("pixels_model", MASKS, "pixels", *TEXT, "attention_mask", "prompt_groups")
         known["segment_report"] = Segmented(self.networks)
         return await call("encode_model", [*wanted, "refusal"], *MASKS, "pixels", *TOLD)
