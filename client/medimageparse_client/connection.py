@@ -108,7 +108,7 @@ class Connection:
             with self._errors_translated():
                 self._server.async_stream_infer(model, tensors, outputs=wanted, timeout=self._patience_us)
             while not is_last:
-                with self._errors_translated():
+                with self._translated():  # another thread may have closed the client, and so ended the stream
                     answer = self._next(came)
                 is_last = PROGRESS not in answer
                 yield answer
@@ -153,9 +153,14 @@ class Connection:
 
     @contextmanager
     def _errors_translated(self) -> Iterator[None]:
-        """Only gRPC knows proxies."""
         if self._is_closed:
             raise ValueError("this client is closed; make another one")
+        with self._translated():
+            yield
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Only gRPC knows proxies."""
         with (
             proxies_named(self.url) if self.protocol == "grpc" else nullcontext(),
             translate_errors(self.url, self.timeout_s),

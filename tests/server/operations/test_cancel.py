@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 
@@ -131,6 +132,8 @@ def test_ctrl_c_stops_the_server(server, long_volume, tmp_path, n_files, is_watc
     files = [str(path) for path in sorted(tmp_path.iterdir())]
     output = str(tmp_path / ("masks" if n_files > 1 else "masks.nii.gz"))
     reading, writing = pty.openpty() if is_watched else os.pipe()
+    if is_watched:
+        termios.tcsetwinsize(writing, (24, 80))  # on a terminal of no size no bar is drawn
     process = subprocess.Popen([*command, "-o", output, *files], stderr=writing)
     os.close(writing)
     wait_until(lambda: executions(server, "image_encoder_3d") >= before + 2 * n_files)
