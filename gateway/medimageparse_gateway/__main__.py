@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import resource
 import secrets
 import socket
 import sys
@@ -56,6 +57,7 @@ def serve(settings: Settings) -> int:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except (OSError, ValueError) as error:
         raise SettingsError(f"it does not start: {error}") from None
+    bound_process()
     log.set_up()
     host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
     scheme, port = "https" if settings.tls_certificate else "http", listener.getsockname()[1]
@@ -63,6 +65,13 @@ def serve(settings: Settings) -> int:
     sys.stdout.flush()
     server.run([listener])
     return 0
+
+
+def bound_process() -> None:
+    """Images and prompts are in memory: no core dump. Every connection is a descriptor: as many as may be."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

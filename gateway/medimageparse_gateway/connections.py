@@ -22,6 +22,8 @@ from medimageparse_gateway.settings import Settings
 LOOK_EVERY = 10  # ticks of uvicorn, which are a tenth of a second
 # an idle connection is kept for so long: longer than Retry-After tells callers to wait, who come back on it
 KEEP_ALIVE_S = 15
+MAX_HEAD_BYTES = 2**16  # of a request's line and headers
+FREE_PIECES, CRUMB_BYTES = 10_000, 1024  # so many pieces of a body may be small; further ones have so many bytes
 SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
 
 
@@ -54,8 +56,28 @@ def server_of(app: Any, settings: Settings) -> "WatchedServer":
     return WatchedServer(config, settings)
 
 
+class CountedConnection(h11.Connection):
+    """Ends a body that comes in crumbs: each is an event, and a few megabytes of them would keep the gateway busy."""
+
+    n_pieces = n_bytes = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.n_pieces = self.n_bytes = 0
+        elif isinstance(event, h11.Data):
+            self.n_pieces, self.n_bytes = self.n_pieces + 1, self.n_bytes + len(event.data)
+            if self.n_pieces > FREE_PIECES + self.n_bytes // CRUMB_BYTES:
+                raise h11.RemoteProtocolError("the chunks are too small")
+        return event
+
+
 class WatchedProtocol(H11Protocol):
     """A connection that is looked after once a second."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.conn = CountedConnection(h11.SERVER, MAX_HEAD_BYTES)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

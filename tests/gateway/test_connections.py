@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.fake_server import FakeAnswer
 from helpers.gateway import PATIENCE_S, FakeModels, drip, running_gateway
-from medimageparse_gateway import connections
+from medimageparse_gateway import connections, linger
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
@@ -17,6 +17,7 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n"
 def hasty():
     with pytest.MonkeyPatch.context() as patch, running_gateway(header_timeout_s=0.1, pause_timeout_s=0.5) as gateway:
         patch.setattr(connections, "LOOK_EVERY", 1)
+        patch.setattr(linger, "LINGER_S", 0.1)
         yield gateway
 
 
@@ -49,6 +50,29 @@ def test_a_head_that_drips_is_closed(hasty):
         connection.sendall(REQUEST)
         drip(connection, b"X: y\r\n")
     assert hasty.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/volumes", "/", "/nothing"])
+def test_a_body_in_crumbs_is_ended_and_not_read_to_its_end(gateway, path):
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    with gateway.connect() as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n3\r\n--b\r\n".encode())
+        with pytest.raises(ConnectionError):
+            send_forever(connection, b"1\r\nx\r\n" * 10_000)
+
+
+def send_forever(connection, content):
+    while True:
+        connection.sendall(content)
+
+
+def test_a_large_body_in_fair_pieces_is_read_to_its_end(gateway):
+    body = b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + bytes(2**24)
+    pieces = (body[k : k + 1024] for k in range(0, len(body), 1024))
+    answer = gateway.http.post(
+        "/v1/volumes", content=pieces, headers={"content-type": "multipart/form-data; boundary=b"}
+    )
+    assert "the form is damaged" in answer.json()["message"]  # it has no end
 
 
 def raw_request(gateway, volume_file, **headers):

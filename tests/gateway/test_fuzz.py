@@ -8,7 +8,7 @@ import pytest
 from helpers.fuzzed_input import SECRET, draw_cases
 from helpers.gateway import FakeModels, memory_bytes, running_gateway
 from hypothesis import strategies as st
-from medimageparse_gateway import connections
+from medimageparse_gateway import connections, linger
 
 N_CASES = 300
 MOST_GROWTH = 2**25  # bytes
@@ -100,6 +100,7 @@ def hasty():
         running_gateway(FakeModels(), header_timeout_s=0.2, pause_timeout_s=0.2, body_timeout_s=1) as gateway,
     ):
         patch.setattr(connections, "LOOK_EVERY", 1)
+        patch.setattr(linger, "LINGER_S", 0.1)
         yield gateway
 
 

@@ -1,6 +1,7 @@
 """python -m medimageparse_gateway, as it is started and stopped."""
 
 import json
+import resource
 import signal
 import socket
 import ssl
@@ -44,6 +45,13 @@ def test_it_says_where_it_listens_and_ends_without_a_word(signum):
         _, log = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0
     assert [json.loads(line)["route"] for line in log.splitlines()] == ["/", "/ready"]
+
+
+def test_it_leaves_no_core_dump_and_takes_as_many_connections_as_it_may():
+    with running() as (process, _):
+        assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
+        soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        assert soft == hard
 
 
 def test_it_speaks_tls(certificates):

@@ -1,6 +1,7 @@
 """The gateway's gRPC, against a server that speaks Triton's protocol."""
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -198,6 +199,24 @@ def test_it_is_ready_while_any_public_model_is(service, address, models, is_read
 
 def test_a_server_that_is_away_is_not_ready():
     assert run("127.0.0.1:1", lambda triton: triton.ready()) is False
+
+
+def test_a_server_that_comes_back_is_asked_again():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    async def away_and_back(triton):
+        was_ready = await triton.has("medimageparse")
+        server = grpc.server(ThreadPoolExecutor(4))
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Service(), server)
+        server.add_insecure_port(triton.address)
+        server.start()
+        while not await triton.has("medimageparse"):
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(server.stop(None).wait)
+        return was_ready
+
+    assert run(f"127.0.0.1:{port}", away_and_back) is False
 
 
 @pytest.mark.parametrize("url", ["", "nohost", "host:port", "ftp://host:1", "http://host:1"])
