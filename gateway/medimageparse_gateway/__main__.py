@@ -51,13 +51,13 @@ def make_key(arguments: Sequence[str]) -> int:
 
 def serve(settings: Settings) -> int:
     """Listens until SIGTERM or Ctrl-C; requests under way are answered first."""
+    bound_process()
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:
         server = server_of(build_app(settings), settings)
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except (OSError, ValueError) as error:
         raise SettingsError(f"it does not start: {error}") from None
-    bound_process()
     log.set_up()
     host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
     scheme, port = "https" if settings.tls_certificate else "http", listener.getsockname()[1]

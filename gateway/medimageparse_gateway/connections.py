@@ -6,6 +6,7 @@ with some speed; there are so many connections and not more. Bodies that are rea
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import ssl
@@ -19,6 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from medimageparse_gateway.errors import error_body
 from medimageparse_gateway.settings import Settings
 
+BACKLOG = 128  # asyncio accepts so many connections before it asks who they are
+SPARE_DESCRIPTORS = 2 * BACKLOG + 64  # those that come and those that go; listener, gRPC, log, the viewer's files
 LOOK_EVERY = 10  # ticks of uvicorn, which are a tenth of a second
 # an idle connection is kept for so long: longer than Retry-After tells callers to wait, who come back on it
 KEEP_ALIVE_S = 15
@@ -116,6 +119,9 @@ class WatchedServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
         self.settings, self.tls = settings, tls_of(settings)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self.most = max(min(settings.max_connections, descriptors - SPARE_DESCRIPTORS), 1)
+        self.hellos: dict[asyncio.Protocol, float] = {}  # connections without their TLS hello -> since when
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """What is under way is answered; a second Ctrl-C ends at once. Not passed on as uvicorn does: exit status 0."""
@@ -127,15 +133,27 @@ class WatchedServer(uvicorn.Server):
         hello_s = self.settings.tls_timeout_s if self.tls else None
         loop = asyncio.get_running_loop()
         self.servers = [
-            await loop.create_server(self.protocol, sock=listener, ssl=self.tls, ssl_handshake_timeout=hello_s)
+            await loop.create_server(
+                self.protocol, sock=listener, backlog=BACKLOG, ssl=self.tls, ssl_handshake_timeout=hello_s
+            )
             for listener in sockets or []
         ]
         self.started = True
 
     def protocol(self) -> asyncio.Protocol:
-        if len(self.server_state.connections) >= self.settings.max_connections:
+        if len(self.server_state.connections) + self.n_hellos() >= self.most:
             return Closed()
-        return WatchedProtocol(self.config, self.server_state, self.lifespan.state)
+        protocol = WatchedProtocol(self.config, self.server_state, self.lifespan.state)
+        if self.tls:
+            self.hellos[protocol] = time.monotonic()
+        return protocol
+
+    def n_hellos(self) -> int:
+        """How many connections may still be at their TLS hello; nobody tells of those that failed."""
+        oldest_s = time.monotonic() - self.settings.tls_timeout_s
+        waiting = self.hellos.keys() - self.server_state.connections
+        self.hellos = {each: since_s for each, since_s in self.hellos.items() if since_s > oldest_s and each in waiting}
+        return len(self.hellos)
 
     async def on_tick(self, counter: int) -> bool:
         if counter % LOOK_EVERY == 0:

@@ -128,6 +128,16 @@ def test_connections_beyond_the_limit_are_closed_and_the_others_stay():
         assert all(map(is_answered, held))
 
 
+def test_connections_leave_descriptors_for_the_rest_of_the_gateway(monkeypatch):
+    few = connections.SPARE_DESCRIPTORS + 3
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda kind: (few, few))
+    with running_gateway() as gateway, ExitStack() as stack:
+        held = [stack.enter_context(gateway.connect()) for _ in range(3)]
+        assert all(map(is_answered, held))
+        with gateway.connect() as extra:
+            assert not is_answered(extra)
+
+
 def takes_connections(gateway):
     try:
         gateway.connect().close()

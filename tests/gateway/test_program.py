@@ -7,12 +7,13 @@ import socket
 import ssl
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx2
 import pytest
 from helpers.certificates import make_certificates
 from helpers.gateway import PATIENCE_S
+from helpers.running_server import wait_until
 from medimageparse_gateway.__main__ import main
 
 COMMAND = [sys.executable, "-m", "medimageparse_gateway", "--port", "0", "--triton", "127.0.0.1:1"]
@@ -75,6 +76,28 @@ def test_a_tls_hello_that_does_not_come_is_ended(certificates, tmp_path):
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=PATIENCE_S) as silent:
             assert silent.recv(1) == b""
         assert client.get(url).text == "Healthy"
+
+
+def test_silent_tls_hellos_count_as_connections_as_long_as_they_may_last(certificates, tmp_path):
+    config = tmp_path / "gateway.toml"
+    files = f'tls_certificate = "{certificates / "server.pem"}"\ntls_key = "{certificates / "server.key"}"\n'
+    config.write_text(files + "tls_timeout_s = 2\nmax_connections = 3\n")
+    trusted = ssl.create_default_context(cafile=certificates / "ca.pem")
+    with running("--config", config) as (_, url), ExitStack() as stack:
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        silent = [stack.enter_context(socket.create_connection(address, timeout=PATIENCE_S)) for _ in range(3)]
+        with pytest.raises(httpx2.TransportError):
+            httpx2.get(url, verify=trusted, trust_env=False)
+        for connection in silent:
+            assert connection.recv(1) == b""
+        wait_until(lambda: answers(url, trusted))
+
+
+def answers(url, trusted):
+    try:
+        return httpx2.get(url, verify=trusted, trust_env=False).text == "Healthy"
+    except httpx2.TransportError:
+        return False
 
 
 @pytest.mark.parametrize(
