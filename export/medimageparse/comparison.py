@@ -13,9 +13,10 @@ COMPARED_SIZES = ((3, 4, 9), (2, 6, 5), (1, 1, 2))  # slices or groups, prompts,
 # pixels, matched queries). Rounding alone gives 1e-6 in fp32 and 1e-3 in fp16. The rest is room for Boltzmann sampling
 # and for the attention masks of 2D: within rounding of a threshold, a query sees one token of the image more or less.
 # A prompt that matches another query, as similar within rounding, has another mask; masks are compared for the rest.
+# Who suppresses whom (lost_to) hangs on one overlap of two masks, and there are a few dozen such decisions.
 TOLERANCES = {
-    "fp32": {"relative": 1e-3, "unequal": 0.001, "other_match": 0.0},
-    "fp16": {"relative": 0.05, "unequal": 0.02, "other_match": 0.25},
+    "fp32": {"relative": 1e-3, "unequal": 0.001, "other_match": 0.0, "other_winner": 0.1},
+    "fp16": {"relative": 0.05, "unequal": 0.02, "other_match": 0.25, "other_winner": 0.25},
 }
 
 Report = dict[str, dict[str, float]]  # output -> measure -> value
@@ -63,7 +64,10 @@ def blobs(side: int, n: int, random: np.random.Generator) -> np.ndarray:
 def differences(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:
     """The differences between all outputs of two networks."""
     if "matched_queries" not in expected:
-        return {name: difference(array, found[name]) for name, array in expected.items()}
+        measured = {name: difference(array, found[name]) for name, array in expected.items()}
+        if "lost_to" in measured:
+            measured["lost_to"] = {"other_winner": measured["lost_to"]["unequal"]}
+        return measured
     same = expected["matched_queries"] == found["matched_queries"]
     compared = {name: slice(None) if name == "similarities" else same for name in expected}
     measured = {name: difference(expected[name][rows], found[name][rows]) for name, rows in compared.items()}

@@ -21,8 +21,10 @@ def bicubic_antialias_matrix(n_in: int, n_out: int) -> Tensor:
     return (weights / weights.sum(1, keepdim=True)).float()
 
 
-def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> Tensor:
-    """Greedy suppression per slice: which prompts stay, [S, P] bool.
+def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
+    """Greedy suppression per slice: which prompts stay, [S, P] bool, and to whom the others are lost, [S, P] uint8.
+
+    `lost_to` is the label (from 1) of the best prompt that stays and suppresses this one; 0 where none does.
 
     masks [S, P, N] bool, scores [S, P], gate [S, P] bool. Best score first, equal scores in prompt order; a gated-out
     or empty mask neither stays nor suppresses; a mask whose IoU with one that stays is over 0.5 goes. Written as a
@@ -40,33 +42,41 @@ def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> Tens
     stays = candidates
     for _ in range(MAX_PROMPTS - 1):
         stays = torch.relu(candidates - stays @ suppresses)  # whole numbers: 1 for a candidate that nothing suppresses
-    return stays.squeeze(1) > 0
+    suppressors = stays.transpose(1, 2) * suppresses * candidates  # [S, by, whom]
+    # the best score is the one with the fewest before it
+    by_rank = suppressors * (1 + bits.shape[1] - before.float().sum(1))[:, :, None]
+    lost_to = torch.where(by_rank.amax(1) > 0, by_rank.argmax(1) + 1, torch.zeros_like(by_rank.argmax(1)))
+    return stays.squeeze(1) > 0, lost_to.to(torch.uint8)
 
 
 class Merging(nn.Module):
-    """Mask logits [S, P, grid, grid] and existence logits [S, P] -> labels [S, size, size] uint8 and scores [S, P].
+    """Mask logits [S, P, grid, grid] and existence logits [S, P] -> labels [S, size, size] uint8, scores and lost_to.
 
     Label k is the k-th prompt, 0 the background, which wins at probability 0.5; the earlier prompt wins ties.
+    scores [S, P] are probabilities of existence; lost_to [S, P] uint8 is the label of the prompt that suppressed this
+    one, or 0.
     """
 
     def __init__(self, grid: int, image_size: int):
         super().__init__()
         self.register_buffer("enlarge", bicubic_antialias_matrix(grid, image_size), persistent=False)
 
-    def kept(self, probabilities: Tensor, scores: Tensor) -> Tensor:
-        """Which prompts are shown, [S, P] bool: existence alone decides for one prompt, suppression for several."""
+    def kept(self, probabilities: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Which prompts are shown, [S, P] bool, and lost_to: of one prompt existence decides, of several suppression."""
         several = torch.ones_like(scores).sum(1, keepdim=True) > 1
         gate = (scores > 0.5) | ((scores == 0.5) & several)
-        shown = non_maximum_suppression((probabilities > 0.5).flatten(2), scores, gate)
-        return gate & (shown | ~several)
+        shown, lost_to = non_maximum_suppression((probabilities > 0.5).flatten(2), scores, gate)
+        return gate & (shown | ~several), lost_to
 
-    def shown(self, mask_logits: Tensor, scores: Tensor) -> Tensor:
-        """Probabilities [S, P, size, size], zero where a prompt is not shown on a slice."""
+    def shown(self, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [S, P, size, size], zero where a prompt is not shown on a slice; and lost_to."""
         probabilities = torch.sigmoid(self.enlarge @ mask_logits.float() @ self.enlarge.T)
-        return probabilities * self.kept(probabilities, scores)[:, :, None, None].float()
+        kept, lost_to = self.kept(probabilities, scores)
+        return probabilities * kept[:, :, None, None].float(), lost_to
 
-    def forward(self, mask_logits: Tensor, existence: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, mask_logits: Tensor, existence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scores = torch.sigmoid(existence.float())
-        shown = self.shown(mask_logits, scores)
+        shown, lost_to = self.shown(mask_logits, scores)
         prompt = shown.argmax(1)  # the first of equals
-        return torch.where(shown.amax(1) > 0.5, prompt + 1, torch.zeros_like(prompt)).to(torch.uint8), scores
+        labels = torch.where(shown.amax(1) > 0.5, prompt + 1, torch.zeros_like(prompt)).to(torch.uint8)
+        return labels, scores, lost_to

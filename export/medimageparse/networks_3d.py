@@ -52,7 +52,7 @@ class TextFeatures(nn.Module):
 
 
 class PromptedMasks(nn.Module):
-    """Features of S slices and P prompts -> label_slices, scores, mask_logits, edge_logits, all in the graph.
+    """Features of S slices and P prompts -> label_slices, scores, mask_logits, edge_logits, lost_to, all in the graph.
 
     noise: one [heads, 1, Q, N] array per layer, the same for every slice and prompt, so that a result depends neither
     on the batch nor on the day. Parity checks give their own noise per slice and prompt instead.
@@ -84,7 +84,7 @@ class PromptedMasks(nn.Module):
         memory_stride8: Tensor,
         text_features: Tensor,
         noise: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         dtype = self.mask_decoder.classifier.weight.dtype
         if noise is None:
             noise = [getattr(self, f"noise_{layer}") for layer in range(len(self.mask_decoder.layers))]
@@ -92,5 +92,5 @@ class PromptedMasks(nn.Module):
         mask_logits, edge_logits, existence = self.mask_decoder(
             features_stride4.to(dtype), memories, text_features.to(dtype), noise
         )
-        label_slices, scores = self.merging(mask_logits, existence)
-        return label_slices, scores, mask_logits.float(), edge_logits.float()
+        label_slices, scores, lost_to = self.merging(mask_logits, existence)
+        return label_slices, scores, mask_logits.float(), edge_logits.float(), lost_to

@@ -96,6 +96,7 @@ def volume_networks(variant: Variant) -> tuple[Network, ...]:
                 TensorSpec("scores", np.float32, (slices, PROMPTS)),
                 TensorSpec("mask_logits", np.float32, (slices, PROMPTS, side, side)),
                 TensorSpec("edge_logits", np.float32, (slices, PROMPTS, side, side)),
+                TensorSpec("lost_to", np.uint8, (slices, PROMPTS)),
             ),
         ),
     )

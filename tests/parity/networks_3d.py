@@ -159,7 +159,7 @@ def check_outputs(
     report.within("object_existence (as probability)", 1 / (1 + np.exp(-existence)), outputs["scores"].T)
     merge = exported_merging(mask_side(variant), variant.image_size) if onnx else in_torch(merging)
     if not onnx:
-        shown = merging.shown(torch.from_numpy(outputs["mask_logits"]), torch.from_numpy(outputs["scores"]))
+        shown, _ = merging.shown(torch.from_numpy(outputs["mask_logits"]), torch.from_numpy(outputs["scores"]))
         report.tensor("mask_post", shown.swapaxes(0, 1).numpy())
     report.labels("labels_square", numbered(outputs["label_slices"], golden["ids"]))
     report.labels("labels", to_volume(outputs["label_slices"], golden))

@@ -25,13 +25,15 @@ def exported_merging(grid: int, size: int) -> Run:
     mask_logits = TensorSpec("mask_logits", np.float32, (SLICES, PROMPTS, grid, grid))
     existence, scores = (TensorSpec(name, np.float32, (SLICES, PROMPTS)) for name in ("existence", "scores"))
     label_slices = TensorSpec("label_slices", np.uint8, (SLICES, size, size))
-    network = Network("merging", (mask_logits, existence), (label_slices, scores))
+    lost_to = TensorSpec("lost_to", np.uint8, (SLICES, PROMPTS))
+    network = Network("merging", (mask_logits, existence), (label_slices, scores, lost_to))
     return in_onnxruntime(Merging(grid, size), network)
 
 
 class Suppression(nn.Module):
     def forward(self, masks: Tensor, scores: Tensor) -> Tensor:
-        return non_maximum_suppression(masks, scores, scores >= 0.5)
+        stays, _ = non_maximum_suppression(masks, scores, scores >= 0.5)
+        return stays
 
 
 @cache
@@ -65,8 +67,9 @@ def check_merging(golden: Golden, report: Report, name: str, case: Mapping, onnx
         scores = torch.from_numpy(existence).sigmoid()
         enlarged = (merging.enlarge @ torch.from_numpy(logits) @ merging.enlarge.T).swapaxes(0, 1)
         report.tensor(f"{name}/up_logits", enlarged.numpy())
-        report.tensor(f"{name}/prob", merging.shown(torch.from_numpy(logits), scores).swapaxes(0, 1).numpy())
-        kept = merging.kept(enlarged.swapaxes(0, 1).sigmoid(), scores)
+        shown, _ = merging.shown(torch.from_numpy(logits), scores)
+        report.tensor(f"{name}/prob", shown.swapaxes(0, 1).numpy())
+        kept, _ = merging.kept(enlarged.swapaxes(0, 1).sigmoid(), scores)
         report.labels(f"{name}/kept", kept.T.numpy())
     merge = exported_merging(grid, size) if onnx else in_torch(merging)
     report.labels(f"{name}/labels", numbered(merge(logits, existence)[0], golden[f"{name}/ids"]))
