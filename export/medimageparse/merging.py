@@ -62,7 +62,7 @@ class Merging(nn.Module):
         self.register_buffer("enlarge", bicubic_antialias_matrix(grid, image_size), persistent=False)
 
     def kept(self, probabilities: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Which prompts are shown, [S, P] bool, and lost_to: of one prompt existence decides, of several suppression."""
+        """Which prompts are shown, [S, P] bool, and lost_to: existence decides for one prompt, else suppression."""
         several = torch.ones_like(scores).sum(1, keepdim=True) > 1
         gate = (scores > 0.5) | ((scores == 0.5) & several)
         shown, lost_to = non_maximum_suppression((probabilities > 0.5).flatten(2), scores, gate)

@@ -100,6 +100,8 @@ def test_the_earlier_of_equals_wins(merging):
 
 
 def test_labels_are_bytes_for_every_prompt():
-    labels, *_ = Merging(4, 16)(everywhere(*torch.linspace(-5, 5, MAX_PROMPTS)), torch.linspace(1, 2, MAX_PROMPTS)[None])
+    labels, *_ = Merging(4, 16)(
+        everywhere(*torch.linspace(-5, 5, MAX_PROMPTS)), torch.linspace(1, 2, MAX_PROMPTS)[None]
+    )
     assert labels.dtype == torch.uint8
     assert labels.unique().tolist() == [MAX_PROMPTS]

@@ -57,8 +57,9 @@ def test_a_nifti_file_is_decoded_or_refused(image, options):
     assert np.isfinite(volume).all()
     assert max(volume.shape) <= LIMITS.max_side
     labels = (np.arange(volume.size) % 3).astype(np.uint8).reshape(volume.shape)
-    described = describe_prompts(labels, [0.5, 0.5], geometry, ["a", "b"], np.zeros(2, np.bool_))
-    report = build_report(described, geometry, Segmented({}, 1, [0.5, 0.5]))
+    segmented = Segmented({}, 1, [0.5, 0.5], [0, 0], [[], []])
+    described = describe_prompts(labels, segmented, geometry, ["a", "b"], np.zeros(2, np.bool_))
+    report = build_report(described, geometry, segmented)
     json.dumps(asdict(report), allow_nan=False)
     content = gzip.decompress(encode_nifti(restore_labels(labels, geometry), geometry))
     kind, size = KINDS[geometry.header.nifti_version]

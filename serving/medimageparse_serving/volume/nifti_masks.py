@@ -26,7 +26,7 @@ def encode_answer(
 ) -> dict[str, object]:
     """Labels [D,H,W] -> `report`, and of `label_map` [x,y,z] and `nifti_file` the output that is named, or "all"."""
     label_map = restore_labels(label_slices, geometry)
-    described = describe_prompts(label_slices, segmented.highest_scores, geometry, prompts, truncated)
+    described = describe_prompts(label_slices, segmented, geometry, prompts, truncated)
     answer: dict[str, object] = {"report": build_report(described, geometry, segmented)}
     if output in ("all", "label_map"):
         answer["label_map"] = np.ascontiguousarray(label_map)

@@ -40,7 +40,7 @@ class VolumePipeline(Pipeline):
         encoded = await calls.call("text_model", ["text_features"], tokens)
         progress = Progress(prompts, len(volume), calls.tell) if calls.tell else None
         del volume  # the loop takes it out of `volumes`, and its memory goes with the loop
-        known["label_slices"], scores = await segment_volume(
+        known["label_slices"], scores, lost_to = await segment_volume(
             calls,
             volumes,
             encoded["text_features"],
@@ -49,7 +49,7 @@ class VolumePipeline(Pipeline):
             image_size=self.networks["image_size"],
             progress=progress,
         )
-        known["segment_report"] = Segmented(self.networks, self.window_size, scores.max(1).tolist())
+        known["segment_report"] = Segmented.of(scores, lost_to, self.networks, self.window_size)
         names = [name for name in wanted if name in ("nifti_file", "label_map", "report")]
         if not names:  # who asks for scores alone does not wait for a file
             return {"scores": scores}

@@ -25,23 +25,55 @@ BOX_NOTES = {
 }
 
 
+FOUND_SCORE = 0.5  # above it, a prompt is looked for on a slice
+
+
 @dataclass(frozen=True)
 class Segmented:
-    """What only the window loop knows: the highest score of each prompt, and what computed it."""
+    """What only the window loop knows of each prompt, and what computed it.
+
+    slices_scored: on how many slices its score is above 0.5
+    lost_to: [label, slices] of each prompt that suppressed it, and on how many slices
+    """
 
     networks: dict[str, Any]
     window_size: int
     highest_scores: list[float]
+    slices_scored: list[int]
+    lost_to: list[list[list[int]]]
+
+    @classmethod
+    def of(
+        cls, scores: NDArray[np.float32], lost_to: NDArray[np.uint8], networks: dict[str, Any], window_size: int
+    ) -> "Segmented":
+        """From scores and lost_to [P,D], whose numbers are the labels of the winners, 0 where there is none."""
+        counts = [np.bincount(row, minlength=1) for row in lost_to]
+        return cls(
+            networks,
+            window_size,
+            highest_scores=scores.max(1).tolist(),
+            slices_scored=(scores > FOUND_SCORE).sum(1).tolist(),
+            lost_to=[[[int(k), int(n[k])] for k in np.flatnonzero(n) if k] for n in counts],
+        )
 
 
 @dataclass(frozen=True)
 class PromptReport:
-    """Boxes are the first and the last of each axis, None without a voxel."""
+    """Boxes are the first and the last of each axis, None without a voxel.
+
+    slices_scored, slices_shown: slices with a score above 0.5; slices with a voxel of it
+    lost_to: {"label", "slices"} of each prompt that has the voxels instead, since both masks overlap by more than half
+    why_absent: "low_score" on every slice, "overlap" with other prompts, "empty_mask" where it scored; None if present
+    """
 
     text: str
     label: int
     present: bool  # at least one voxel carries the label
     highest_score: float
+    slices_scored: int
+    slices_shown: int
+    lost_to: list[dict[str, int]]
+    why_absent: str | None
     voxels: int
     volume_ml: float
     box_voxels: list[list[int]] | None
@@ -67,7 +99,7 @@ def build_report(prompts: list[PromptReport], geometry: Geometry, segmented: Seg
     return Report(
         prompts=prompts,
         image=image,
-        warnings=geometry.warnings,
+        warnings=[*geometry.warnings, *overlaps(prompts)],
         networks=segmented.networks,
         window_size=segmented.window_size,
         versions={"python": platform.python_version(), "numpy": np.__version__, "nibabel": nibabel.__version__},
@@ -78,9 +110,27 @@ def build_report(prompts: list[PromptReport], geometry: Geometry, segmented: Seg
     )
 
 
+def overlaps(prompts: list[PromptReport]) -> list[str]:
+    """A sentence for each prompt that another one suppressed. It names numbers: texts stand in `prompts`."""
+    return [
+        f"prompt {prompt.label} overlaps prompt {lost['label']} on {lost['slices']} slices, which are given to the "
+        "latter; ask each structure once, without synonyms"
+        for prompt in prompts
+        for lost in prompt.lost_to
+    ]
+
+
+def why_absent(voxels: int, slices_scored: int, lost_to: list[list[int]]) -> str | None:
+    if voxels:
+        return None
+    if not slices_scored:
+        return "low_score"
+    return "overlap" if lost_to else "empty_mask"
+
+
 def describe_prompts(
     label_slices: NDArray[np.uint8],
-    highest_scores: list[float],
+    segmented: Segmented,
     geometry: Geometry,
     prompts: list[str],
     truncated: NDArray[np.bool_],
@@ -98,7 +148,11 @@ def describe_prompts(
                 text=prompt,
                 label=label,
                 present=voxels > 0,
-                highest_score=round(highest_scores[label - 1], 6),
+                highest_score=round(segmented.highest_scores[label - 1], 6),
+                slices_scored=segmented.slices_scored[label - 1],
+                slices_shown=int(np.count_nonzero(occurs[0][label])),
+                lost_to=[{"label": k, "slices": n} for k, n in segmented.lost_to[label - 1]],
+                why_absent=why_absent(voxels, segmented.slices_scored[label - 1], segmented.lost_to[label - 1]),
                 voxels=voxels,
                 volume_ml=round(voxels * voxel_ml, 6),
                 box_voxels=box,

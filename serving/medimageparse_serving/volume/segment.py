@@ -12,7 +12,7 @@ from medimageparse_serving.triton.tensors import as_tensors
 from medimageparse_serving.volume.progress import Progress
 from medimageparse_serving.volume.sliding_window import from_square, iterate_windows
 
-LABELLED = ("label_slices", "scores")
+LABELLED = ("label_slices", "scores", "lost_to")
 
 
 async def segment_volume(
@@ -24,14 +24,15 @@ async def segment_volume(
     windows_in_flight: int,
     image_size: int,
     progress: Progress | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The one volume [D,H,W] and text_features [P,T,C] -> label_slices [D,H,W], scores [P,D].
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8]]:
+    """The one volume [D,H,W] and text_features [P,T,C] -> label_slices [D,H,W], scores [P,D], lost_to [P,D].
 
     The volume is taken out of `volumes`, so that its memory goes when the loop ends.
     """
     _, volume = volumes.popitem()
     label_slices = np.empty(volume.shape, np.uint8)
     scores = np.empty((len(text_features), len(volume)), np.float32)
+    lost_to = np.empty(scores.shape, np.uint8)
     in_flight: deque[tuple[range, Any]] = deque()
     try:
         for slices, window in iterate_windows(volume, window_size, image_size):
@@ -44,10 +45,11 @@ async def segment_volume(
                 labels = from_square(found["label_slices"], *volume.shape[1:])
                 label_slices[done.start : done.stop] = labels
                 scores[:, done.start : done.stop] = found["scores"].T
+                lost_to[:, done.start : done.stop] = found["lost_to"].T
                 if progress:
                     progress.add(labels)
     finally:
         for _, finish in in_flight:  # of a request that ends early: the networks are busy until then
             with contextlib.suppress(RequestEnded):
                 await finish()
-    return label_slices, scores
+    return label_slices, scores, lost_to

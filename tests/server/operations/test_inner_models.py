@@ -31,6 +31,7 @@ MODELS = {
 }
 OPTIONAL = ("output",)
 JSON = ("geometry", "tokenize_report", "segment_report")
+FOUND = {"window_size": 4, "highest_scores": [0.5, 0.5], "slices_scored": [0, 1], "lost_to": [[], []]}
 MAY_BE_EMPTY = ("label_slices", "prompts", "prompt_groups")
 WITH_TIMES = ("geometry", "tokenize_report", "report")
 
@@ -63,7 +64,7 @@ def good(both_models, ask, request_of, image):
     for public, models in MODELS.items():
         size = json.loads((both_models.repository / public / "1" / "networks.json").read_text())["image_size"]
         is_3d = public == "medimageparse_3d"
-        report = {"networks": {}} | ({"window_size": 4, "highest_scores": [0.5, 0.5]} if is_3d else {})
+        report = {"networks": {}} | (FOUND if is_3d else {})
         known = {
             "image": texts(request_of()["image"] if is_3d else image),
             "text": texts(b"liver & spleen"),

@@ -151,8 +151,9 @@ def answer_of(content):
     """The whole way: volume and geometry; what the networks would find; report as JSON, and answer."""
     volume, geometry = decode_volume(content, Options(intensity="none"), LIMITS)
     labels = (volume > 100).astype(np.uint8)
-    described = describe_prompts(labels, [0.5], geometry, ["liver"], np.zeros(1, np.bool_))
-    report = build_report(described, geometry, Segmented({}, 1, [0.5]))
+    segmented = Segmented({}, 1, [0.5], [0], [[]])
+    described = describe_prompts(labels, segmented, geometry, ["liver"], np.zeros(1, np.bool_))
+    report = build_report(described, geometry, segmented)
     return json.loads(json.dumps(asdict(report), allow_nan=False)), gzip.decompress(
         encode_nifti(restore_labels(labels, geometry), geometry)
     )

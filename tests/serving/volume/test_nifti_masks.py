@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from medimageparse_serving.volume.nifti_masks import encode_nifti_file
 from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
-from medimageparse_serving.volume.report import count_labels, describe_prompts, stored_box
+from medimageparse_serving.volume.report import Segmented, count_labels, describe_prompts, stored_box, why_absent
 
 LIMITS = Limits(10**7, 10**7, 10**6, 1000, 1000)
 AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0]])
@@ -72,12 +72,17 @@ def test_the_report_of_a_prompt():
     image = nib.Nifti1Image(stored, np.diag([-2.0, 2, 5, 1]))
     volume, geometry = decode_volume(image.to_bytes(), Options(intensity="none"), LIMITS)
     label_slices = volume.astype(np.uint8)
-    found, missing = describe_prompts(label_slices, [0.75, 0.25], geometry, ["liver", "cyst"], np.array([False, True]))
+    segmented = Segmented({}, 4, [0.75, 0.25], [4, 0], [[], []])
+    found, missing = describe_prompts(label_slices, segmented, geometry, ["liver", "cyst"], np.array([False, True]))
     assert asdict(found) == {
         "text": "liver",
         "label": 1,
         "present": True,
         "highest_score": 0.75,
+        "slices_scored": 4,
+        "slices_shown": 3,
+        "lost_to": [],
+        "why_absent": None,
         "voxels": 27,
         "volume_ml": 0.54,
         "box_voxels": [[2, 1, 3], [4, 3, 5]],
@@ -86,3 +91,27 @@ def test_the_report_of_a_prompt():
     }
     assert (missing.present, missing.voxels, missing.volume_ml) == (False, 0, 0)
     assert (missing.box_voxels, missing.box_mm, missing.truncated) == (None, None, True)
+    assert missing.why_absent == "low_score"
+
+
+def test_what_a_prompt_lost_is_counted_by_winner():
+    scores = np.array([[0.9, 0.9, 0.9, 0.2], [0.8, 0.95, 0.8, 0.5], [0.7, 0.7, 0.1, 0.1], [0.1] * 4], np.float32)
+    lost_to = np.array([[0, 2, 0, 0], [1, 0, 1, 0], [1, 2, 0, 0], [0] * 4], np.uint8)
+    segmented = Segmented.of(scores, lost_to, {}, 4)
+    assert segmented.slices_scored == [3, 3, 2, 0]
+    assert segmented.lost_to == [[[2, 1]], [[1, 2]], [[1, 1], [2, 1]], []]
+    assert json.loads(json.dumps(asdict(segmented))) == asdict(segmented)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "slices_scored", "lost_to", "reason"),
+    [
+        (1, 0, [], None),
+        (1, 3, [[2, 1]], None),
+        (0, 0, [], "low_score"),
+        (0, 3, [[2, 1]], "overlap"),
+        (0, 3, [], "empty_mask"),
+    ],
+)
+def test_an_absent_prompt_has_a_reason(voxels, slices_scored, lost_to, reason):
+    assert why_absent(voxels, slices_scored, lost_to) == reason
