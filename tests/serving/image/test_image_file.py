@@ -654,6 +654,10 @@ DOUBTFUL = {
     "HU + 1024": (lambda seed: as_uint16(hounsfield(seed) + 1024), "Hounsfield units + 1024"),
     "HU + 1000": (lambda seed: as_uint16((hounsfield(seed) + 1000).clip(0)), "Hounsfield units + 1024"),
     "HU + 32768": (lambda seed: as_uint16(hounsfield(seed) + 32768), "Hounsfield units + 32768"),
+    "HU + 1024, clipped in air": (
+        lambda seed: as_uint16(hounsfield(seed).clip(-500) + 1024),
+        "Hounsfield units + 1024",
+    ),
     "HU + 1024 in 0": (lambda seed: as_uint16(np.where(EDGE, 0, hounsfield(seed) + 1024)), "Hounsfield units + 1024"),
 }
 
