@@ -17,7 +17,7 @@ FENCE = re.compile(r"^```(?P<info>\S.*)\n(?P<code>(?:.*\n)*?)```$", re.MULTILINE
 class Block:
     """A fenced block: its language, and after it the mark that says how it is tested.
 
-    No mark: it is run. `server`, `gateway`: it starts what the others ask. `skip: REASON`: it cannot run here.
+    No mark: it is run. `server`: it starts what the others ask. `skip: REASON`: it cannot run here.
     """
 
     page: str

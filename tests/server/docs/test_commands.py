@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -62,14 +61,14 @@ def link_environment(folder):
         (folder / "bin" / path.name).symlink_to(path)
 
 
-@contextmanager
-def started(mark, checkout, *arguments):
-    """The program of the block with that mark, with further arguments: its line that says it is ready."""
-    [block] = (block for block in BLOCKS if block.mark == mark)
-    log_file = checkout / f"{mark}.log"
+@pytest.fixture(scope="module")
+def addresses(checkout):
+    """An address that the pages name -> the one here."""
+    [command] = {block.code for block in BLOCKS if block.mark == "server"}
+    log_file = checkout / "server.log"
     with log_file.open("w") as log:
-        program = subprocess.Popen(
-            [*block.code.split(), *arguments],
+        server = subprocess.Popen(
+            [*command.split(), *(f"{name}_PORT=0" for name in PORTS)],
             cwd=checkout,
             env=ENVIRONMENT,
             stdout=subprocess.PIPE,
@@ -78,24 +77,14 @@ def started(mark, checkout, *arguments):
             start_new_session=True,
         )
         try:
-            ready = next((line for line in program.stdout if line.startswith("ready: ")), "")
+            ready = next((line for line in server.stdout if line.startswith("ready: ")), "")
             assert ready, log_file.read_text()
-            yield ready
-        finally:
-            os.killpg(program.pid, signal.SIGTERM)
-            program.communicate(timeout=100)
-
-
-@pytest.fixture(scope="module")
-def addresses(checkout):
-    """An address that the pages name -> the one here."""
-    with started("server", checkout, *(f"{name}_PORT=0" for name in PORTS)) as ready:
-        told = dict(re.findall(r"(\w+) (?:http://)?(127\.0\.0\.1:\d+)", ready))
-        with started("gateway", checkout, "--port", "0", "--triton", told["grpc"]) as ready_too:
-            [gateway] = re.findall(r"127\.0\.0\.1:\d+", ready_too)
+            told = dict(re.findall(r"(\w+) (?:http://)?(127\.0\.0\.1:\d+)", ready))
             replace_client(checkout, told["grpc"])
-            documented = {f"localhost:{PORTS[name.upper()]}": told[name] for name in ("http", "grpc", "metrics")}
-            yield documented | {"localhost:8080": gateway}
+            yield {f"localhost:{PORTS[name.upper()]}": told[name] for name in ("gateway", "http", "grpc", "metrics")}
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+            server.communicate(timeout=100)
 
 
 def replace_client(checkout, grpc):
