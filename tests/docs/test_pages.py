@@ -37,9 +37,12 @@ def named(pattern):
     return sorted({(page, match) for page in PAGES for span in spans(page) for match in re.findall(pattern, span)})
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "SECURITY.md"])
+@pytest.mark.parametrize("page", PAGES)
 def test_no_line_is_longer_than_120_characters(page):
-    assert [line for line in PAGES[page].splitlines() if len(line) > 120] == []
+    long = [line for line in PAGES[page].splitlines() if len(line) > 120]
+    if page == "SECURITY.md":  # its threat model is one table
+        long = [line for line in long if not line.startswith("|")]
+    assert long == []
 
 
 def test_the_readme_is_short():
