@@ -29,6 +29,7 @@ OPEN_PATHS = frozenset(
 )
 OPEN_PREFIX = "/viewer/"
 LOOPBACK = ("127.0.0.1", "::1")
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")  # a proxy on this machine speaks for another
 NO_KEY = "key_auth_access_denied: the API key is missing or not known here; send Authorization: Bearer KEY"
 
 
@@ -86,10 +87,11 @@ class Doors:
 
     def find_caller(self, scope: Scope) -> Caller | None:
         """Whose key the request has; None where none is needed. Every key is compared, in constant time."""
-        is_local = (scope.get("client") or ("",))[0] in LOOPBACK
+        headers = Headers(scope=scope)
+        is_local = (scope.get("client") or ("",))[0] in LOOPBACK and not any(name in headers for name in FORWARDED)
         if not self.callers or (scope["path"] == "/metrics" and is_local):
             return None
-        sent = Headers(scope=scope).getlist("authorization")
+        sent = headers.getlist("authorization")
         scheme, _, token = (sent[0] if len(sent) == 1 else "").partition(" ")
         digest = hashlib.sha256(token.strip().encode()).hexdigest()
         found = [caller for caller in self.callers if hmac.compare_digest(caller.key.sha256, digest)]

@@ -63,6 +63,11 @@ def test_metrics_need_a_key_from_elsewhere(locked, monkeypatch):
     assert locked.http.get("/metrics", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+def test_metrics_need_a_key_through_a_proxy_on_this_machine(locked, header):
+    assert locked.http.get("/metrics", headers={header: "127.0.0.1"}).status_code == 401
+
+
 def test_a_large_body_with_a_wrong_key_is_refused_without_a_reset(locked):
     body = bytes(2**26)
     answer = locked.http.post("/v1/volumes", content=body, headers={"authorization": "Bearer wrong"})

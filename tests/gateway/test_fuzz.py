@@ -132,7 +132,7 @@ def test_malformed_requests_are_refused_and_leave_nothing_behind(hasty, volume_f
         def round_of(cases):
             return list(pool.map(talk, itertools.repeat(hasty), cases))
 
-        round_of(cases)  # what libraries keep for good is kept now
+        round_of(cases[: N_CASES // 3])  # what libraries keep for good is kept now
         gc.collect()
         before = memory_bytes()
         answers = round_of(cases)
