@@ -31,7 +31,7 @@ SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
 
 
 def tls_of(settings: Settings) -> ssl.SSLContext | None:
-    """The server's certificate; ValueError or OSError for files that are no use."""
+    """The server's certificate; ValueError or OSError for invalid files."""
     if not settings.tls_certificate:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

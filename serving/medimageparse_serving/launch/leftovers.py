@@ -1,6 +1,6 @@
 """What a server keeps in /tmp and /dev/shm, and how the next start finds what a killed one left there.
 
-Whoever serves holds a lock on SHM/<name>-lock; a lock that can be taken belongs to nobody any more.
+A running server holds a lock on SHM/<name>-lock. A lock that can be taken belongs to no running server.
 """
 
 import contextlib

@@ -36,7 +36,7 @@ class ProbeServer(ThreadingHTTPServer):
             raise ServeError(f"port {port} cannot be used for the probes: {error.strerror}") from None
 
     def server_bind(self) -> None:
-        """Without a look for this machine's name, which the base class asks the network for."""
+        """Binds without asking the network for this machine's name, as the base class would."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 

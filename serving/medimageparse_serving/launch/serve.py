@@ -38,14 +38,14 @@ def interrupt_once(*_: object) -> None:
 
 
 def stop_by_signals() -> None:
-    """SIGHUP too: the terminal was closed. nohup has it ignored, and so it stays."""
+    """Stops at SIGTERM, Ctrl-C and SIGHUP (the terminal was closed). Under nohup SIGHUP stays ignored."""
     for number in STOPPING_SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt_once)
 
 
 def open_standard_files() -> None:
-    """Whoever starts this with stdin, stdout or stderr closed would have sockets take their places."""
+    """Opens standard streams that are closed: sockets would take their places."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -120,7 +120,7 @@ def gateway_of(options: argparse.Namespace, server: TritonServer) -> GatewayProc
 
 
 def serve(options: argparse.Namespace, repository: Path) -> None:
-    """Until it is interrupted; ServeError if it cannot go on."""
+    """Serves until it is interrupted; ServeError if it cannot go on."""
     certificate = options.tls_certificate
     server = TritonServer(
         repository,

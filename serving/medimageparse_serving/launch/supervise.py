@@ -189,7 +189,7 @@ class Supervisor:
             time.sleep(TICK_S)
 
     def _find_dead(self) -> str:
-        """What to say of a process that ended; nothing if all run."""
+        """A sentence on a process that ended; nothing if all run."""
         assert self.server.process is not None
         collect_orphans(self.server.process.pid)
         if (code := self.server.process.poll()) is not None:

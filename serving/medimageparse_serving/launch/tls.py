@@ -16,7 +16,7 @@ class Tls:
     client_ca: Path | None = None
 
     def flags(self) -> list[str]:
-        """For tritonserver; files that are no use are refused here, with the reason."""
+        """For tritonserver. Invalid files are refused here, with the reason."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
             context.load_cert_chain(self.certificate, self.key, password="")  # or it would ask on the terminal

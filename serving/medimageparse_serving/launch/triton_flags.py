@@ -26,7 +26,7 @@ KEEPALIVE_FLAGS = (
 
 
 def find_admin_key() -> str:
-    """The operator's own key from the environment, else one that nobody knows."""
+    """The operator's key from the environment, else a random one."""
     key = os.environ.get(ADMIN_KEY) or secrets.token_urlsafe(32)
     if not re.fullmatch(r"[\w-]{16,}", key, re.ASCII):
         raise ServeError(f"{ADMIN_KEY} is at least 16 letters, digits, - or _; left out, a random one is taken")

@@ -88,7 +88,7 @@ def wheel_installation(scratch: Path) -> Installation:
 
 
 def find_libpython() -> Path:
-    """The folder of the running interpreter's shared library."""
+    """The folder of this interpreter's shared library."""
     library = sysconfig.get_config_var("INSTSONAME") or ""
     libdir = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
     for folder in (libdir, libdir / (sysconfig.get_config_var("MULTIARCH") or ""), Path(sys.base_prefix) / "lib"):
