@@ -23,9 +23,10 @@ async def run_unless_hung_up(request: Request, work: Coroutine[Any, Any, Answer]
         return working.result()
     finally:
         for task in (working, leaving):
-            task.cancel()
-            with suppress(asyncio.CancelledError, Exception):  # an error of `working` was raised above, by result()
-                await task
+            if not task.done():  # awaited twice, an error would lose its place
+                task.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await task
 
 
 async def _wait_for_hang_up(request: Request) -> None:

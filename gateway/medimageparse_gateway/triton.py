@@ -82,7 +82,10 @@ class Triton:
         # bytes in, bytes out: a large message is packed and unpacked in a thread, not on the event loop
         with errors_translated():
             answer = await self._channel.unary_unary(SERVICE + "ModelInfer")(request, timeout=timeout_s)
-        return await asyncio.to_thread(decode_answer, answer)
+        arrays = await asyncio.to_thread(decode_answer, answer)
+        if not arrays.keys() >= set(outputs):
+            raise TritonError("internal", SENTENCES["internal"])
+        return arrays
 
     async def stream(
         self,

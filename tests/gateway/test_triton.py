@@ -130,6 +130,12 @@ def test_outputs_come_back_as_arrays(service, address):
     assert [request.model_name for request in service.requests] == ["medimageparse_3d"]
 
 
+def test_an_answer_without_an_output_is_a_failed_step(address):
+    with pytest.raises(TritonError) as caught:
+        run(address, lambda triton: triton.infer("m", INPUTS, ["report", "nifti_file"], timeout_s=PATIENCE_S))
+    assert caught.value.kind == "internal"
+
+
 def test_a_stream_gives_each_response_as_it_comes(address):
     progress, result = run(address, stream)
     assert progress["progress"].item() == b"1"
