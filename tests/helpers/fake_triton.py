@@ -53,8 +53,8 @@ class InferenceRequest:
     answers = {}
     made = []
 
-    def __init__(self, model_name, requested_output_names, inputs, preferred_memory):
-        self.model, self.names = model_name, requested_output_names
+    def __init__(self, model_name, requested_output_names, inputs, preferred_memory, parameters):
+        self.model, self.names, self.parameters = model_name, requested_output_names, parameters
         self.inputs = {tensor.name(): tensor.as_numpy() for tensor in inputs}
         self.made.append(self)
 
@@ -68,6 +68,7 @@ class Request:
     def __init__(self, wanted=(), timeout_us=0, cancelled=False, **arrays):
         self._tensors = [Tensor(*pair) for pair in arrays.items()]
         self._wanted, self._timeout_us, self._cancelled = list(wanted), timeout_us, cancelled
+        self.sent_parameters = ""  # JSON
         self.sent = []  # to the sender: each response, and its flags
 
     def inputs(self):
@@ -78,6 +79,9 @@ class Request:
 
     def timeout(self):
         return self._timeout_us
+
+    def parameters(self):
+        return self.sent_parameters
 
     def is_cancelled(self):
         return self._cancelled

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import resource
+import secrets
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,7 @@ DRAIN_S = 60
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ONE_BY_ONE = "--model-load-thread-count=1"
 RUNTIME = "MEDIMAGEPARSE_RUNTIME"  # for the reports
+INNER_KEY = "MEDIMAGEPARSE_INNER_KEY"  # for inner models: they answer who knows it
 
 
 def http_address(host: str) -> str:
@@ -90,7 +92,7 @@ class TritonServer:
         self.http_url, self.grpc_url, metrics = (address_of(self.hosts[name], self.ports[name]) for name in asked)
         self.metrics_url = f"http://{metrics}/metrics"
         self.tls_flags = tls.flags() if tls else []
-        self.admin_key = find_admin_key()
+        self.admin_key, self.inner_key = find_admin_key(), secrets.token_urlsafe(32)
         self.admin_headers = {ADMIN_HEADER: self.admin_key, f"triton-grpc-protocol-{ADMIN_HEADER}": self.admin_key}
         self.last_lines: deque[str] = deque(maxlen=50)
         self.process: subprocess.Popen[str] | None = None
@@ -149,7 +151,13 @@ class TritonServer:
         try:
             self.process = subprocess.Popen(
                 as_child([*self.command(installation), *flags]),
-                env={**os.environ, **NO_TELEMETRY, RUNTIME: self.runtime, **dict(installation.environment)},
+                env={
+                    **os.environ,
+                    **NO_TELEMETRY,
+                    RUNTIME: self.runtime,
+                    INNER_KEY: self.inner_key,
+                    **dict(installation.environment),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

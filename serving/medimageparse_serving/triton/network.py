@@ -7,6 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from medimageparse_serving.triton import inner_key
 from medimageparse_serving.triton.step import read_parameters
 
 
@@ -30,6 +31,9 @@ class Network:
         return [self.respond(request) for request in requests]
 
     def respond(self, request: Any) -> Any:
+        if not inner_key.is_ours(request):
+            error = pb_utils.TritonError(inner_key.CLOSED, pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
         try:
             feeds = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.input_names}
             names = request.requested_output_names()

@@ -17,6 +17,7 @@ from medimageparse_contract.sentences import TOOK_TOO_LONG
 from numpy.typing import NDArray
 
 from medimageparse_serving.refused import Refused
+from medimageparse_serving.triton import inner_key
 from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
@@ -51,6 +52,7 @@ class Calls:
             requested_output_names=list(names),
             inputs=list(tensors),
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+            parameters=inner_key.parameters(),
         ).async_exec()
 
         async def finish() -> Arrays:

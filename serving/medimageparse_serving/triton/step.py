@@ -7,6 +7,7 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 
 from medimageparse_serving.refused import Refused
+from medimageparse_serving.triton import inner_key
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
 
@@ -33,6 +34,9 @@ class Step:
         return [self.respond(request) for request in requests]
 
     def respond(self, request: Any) -> Any:
+        if not inner_key.is_ours(request):
+            error = pb_utils.TritonError(inner_key.CLOSED, pb_utils.TritonError.INVALID_ARG)
+            return pb_utils.InferenceResponse(error=error)
         try:
             return pb_utils.InferenceResponse(as_tensors(self.answer(Inputs(request))))
         except Refused as refusal:

@@ -71,7 +71,7 @@ def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
         window = tritonclient.grpc.InferInput("window", [3, 7, 5], "FP32")
         window.set_data_from_numpy(np.zeros((3, 7, 5), np.float32))
         with pytest.raises(InferenceServerException) as refused:
-            triton.infer("image_encoder_3d", [window])
+            triton.infer("image_encoder_3d", [window], parameters={"inner_key": server.inner_key})
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert "these tensors gave no result" in refused.value.message()
     assert "/" not in refused.value.message()

@@ -45,12 +45,13 @@ def ask(both_models):
     """ask(model, {name: array}) -> all outputs by name."""
     with tritonclient.grpc.InferenceServerClient(both_models.grpc_url) as triton:
 
-        def ask(model, arrays):
+        def ask(model, arrays, key=None):
             tensors = []
             for name, array in arrays.items():
                 tensors.append(tritonclient.grpc.InferInput(name, array.shape, np_to_triton_dtype(array.dtype)))
                 tensors[-1].set_data_from_numpy(array)
-            answer = triton.infer(model, tensors, client_timeout=60)
+            parameters = {"inner_key": key or both_models.inner_key}
+            answer = triton.infer(model, tensors, client_timeout=60, parameters=parameters)
             return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
 
         ask.inputs_of = lambda model: [tensor.name for tensor in triton.get_model_metadata(model).inputs]
@@ -127,3 +128,14 @@ def test_tensors_that_cannot_be_right_get_a_sentence(both_models, ask, good, mod
     assert PLANTED not in said
     assert "Traceback" not in said
     assert not [line for line in said.splitlines() if re.match(r"[EWF]\d{4} ", line)]  # what the log shows by default
+
+
+@pytest.mark.parametrize("model", sorted({model for models in MODELS.values() for model in models}))
+def test_callers_from_outside_are_told_whom_to_ask(ask, good, model):
+    """With tensors that are right, and whatever they send for the word that the server's own pipelines know."""
+    inputs, _ = good[model]
+    for key in ("x", "None", "true", "*"):
+        with pytest.raises(InferenceServerException) as refused:
+            ask(model, inputs, key)
+        assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
+        assert "ask medimageparse_3d or medimageparse" in refused.value.message()

@@ -11,6 +11,7 @@ from helpers import fake_triton
 fake_triton.install()
 
 from medimageparse_serving.refused import Refused  # noqa: E402
+from medimageparse_serving.triton import inner_key  # noqa: E402
 from medimageparse_serving.triton.pipeline import Pipeline  # noqa: E402
 from medimageparse_serving.triton.step import Step  # noqa: E402
 from medimageparse_serving.triton.stream import Stream  # noqa: E402
@@ -243,3 +244,23 @@ def test_a_stream_reads_what_lies_beside_the_model_that_it_streams(pipeline, tmp
         networks_of = tmp_path.name
 
     assert initialized(OfAnother(), tmp_path.with_name("twin")).networks["image_size"] == 64
+
+
+def test_pipelines_show_the_word_and_steps_want_it(pipeline, monkeypatch):
+    monkeypatch.setenv("MEDIMAGEPARSE_INNER_KEY", "a word")
+    asyncio.run(pipeline.respond(fake_triton.Request(["number"], image=text("x"))))
+    assert fake_triton.InferenceRequest.made[0].parameters == {"inner_key": "a word"}
+    request = fake_triton.Request()
+    for sent, ours in (
+        ("", False),
+        ("{}", False),
+        ('{"inner_key": "another"}', False),
+        ('{"inner_key": 3}', False),
+        ('{"inner_key": "\u00e4"}', False),
+        ('{"inner_key": "a word"}', True),
+    ):
+        request.sent_parameters = sent
+        assert inner_key.is_ours(request) is ours
+    monkeypatch.delenv("MEDIMAGEPARSE_INNER_KEY")
+    assert inner_key.is_ours(request)
+    assert inner_key.parameters() == {}

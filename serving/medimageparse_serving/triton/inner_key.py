@@ -1,0 +1,28 @@
+"""Inner models answer the pipelines of their own server: both know a word that the launcher makes for each start.
+
+tritonserver restricts whole protocols only, so whoever may infer at all could call an inner model with tensors that no
+step before it has checked. Without a launcher there is no word, and no check.
+"""
+
+import hmac
+import json
+import os
+from typing import Any
+
+PARAMETER, VARIABLE = "inner_key", "MEDIMAGEPARSE_INNER_KEY"
+CLOSED = "this model is a step of the public ones and takes no requests: ask medimageparse_3d or medimageparse"
+
+
+def parameters() -> dict[str, str]:
+    """What a pipeline adds to its requests."""
+    word = os.environ.get(VARIABLE)
+    return {PARAMETER: word} if word else {}
+
+
+def is_ours(request: Any) -> bool:
+    """Whether a request comes from a pipeline, or nobody asks for a word."""
+    word = os.environ.get(VARIABLE)
+    if not word:
+        return True
+    sent = json.loads(request.parameters() or "{}").get(PARAMETER)
+    return isinstance(sent, str) and hmac.compare_digest(sent.encode(), word.encode())
