@@ -116,7 +116,14 @@ def gateway_of(options: argparse.Namespace, server: TritonServer) -> GatewayProc
             "of the certificate, and triton_ca"
         )
     triton = "" if options.tls_certificate else server.grpc_url
-    return GatewayProcess(triton, options.gateway_port, options.gateway_host, options.gateway_config)
+    # a free one is the same after each restart
+    port = choose_ports({"gateway": (gateway_address(options), options.gateway_port)})["gateway"]
+    return GatewayProcess(triton, port, options.gateway_host, options.gateway_config)
+
+
+def gateway_address(options: argparse.Namespace) -> str:
+    """The host as numbers, as far as the command line says it."""
+    return numeric(options.gateway_host or "127.0.0.1")
 
 
 def serve(options: argparse.Namespace, repository: Path) -> None:
@@ -159,7 +166,7 @@ def check_ports(options: argparse.Namespace) -> None:
     hosts = {"http": http_address(options.http_host), "grpc": grpc, "metrics": numeric(options.metrics_host)}
     hosts["probe"] = grpc
     if options.gateway_port is not None:
-        hosts["gateway"] = numeric(options.gateway_host or "127.0.0.1")
+        hosts["gateway"] = gateway_address(options)
     choose_ports({name: (host, getattr(options, f"{name}_port")) for name, host in hosts.items()})
 
 
