@@ -21,7 +21,7 @@ class Tensor:
 
 
 class TritonError:
-    INTERNAL, INVALID_ARG, CANCELLED = "INTERNAL", "INVALID_ARG", "CANCELLED"
+    INTERNAL, INVALID_ARG, CANCELLED, UNAVAILABLE = "INTERNAL", "INVALID_ARG", "CANCELLED", "UNAVAILABLE"
 
     def __init__(self, message, code=INTERNAL):
         self._message, self.code = message, code

@@ -75,11 +75,12 @@ def segmentation_digest(model: str, answer: str) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def segment(http_url: str, model: str, timeout_s: float) -> str:
-    """Sends the canary and gives the digest of its segmentation."""
+def segment(http_url: str, model: str, timeout_s: float, inner_key: str = "") -> str:
+    """Sends the canary and gives the digest of its segmentation; the key is for a server that is not open yet."""
     inputs, output = request_of(model)
     tensors = [{"name": n, "shape": [1], "datatype": "BYTES", "data": [value]} for n, value in inputs.items()]
-    body = json.dumps({"inputs": tensors, "outputs": [{"name": output}]}).encode()
+    request = {"inputs": tensors, "outputs": [{"name": output}], "parameters": {"inner_key": inner_key}}
+    body = json.dumps(request).encode()
     try:
         with open_local(f"http://{http_url}/v2/models/{model}/infer", body, timeout=timeout_s) as response:
             answer: Any = json.load(response)

@@ -124,7 +124,7 @@ class Supervisor:
     def _start(self) -> None:
         """A server whose canary was segmented, and the same as ever; ServeError if there is none."""
         self.last_sign = time.monotonic()
-        self.server.start()
+        self.server.start(is_open=False)
         assert self.server.process is not None
         self.steps = children(self.server.process.pid)
         try:
@@ -132,6 +132,7 @@ class Supervisor:
         except ServeError:
             self.server.stop(at_once=True)
             raise
+        self.server.open()
         self.has_started, self.problem = True, ""
 
     def _warm_up(self) -> None:
@@ -140,7 +141,9 @@ class Supervisor:
             began_round = time.monotonic()
             for model in self.models:
                 try:
-                    found = canary.segment(self.server.http_url, model, self.server.ready_timeout_s)
+                    found = canary.segment(
+                        self.server.http_url, model, self.server.ready_timeout_s, self.server.inner_key
+                    )
                 except canary.CanaryError as error:
                     kind = KilledError if self._ends() else ServeError
                     raise kind(f"{model} does not segment the canary: {error}") from None

@@ -48,7 +48,8 @@ DRAIN_S = 60
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ONE_BY_ONE = "--model-load-thread-count=1"
 RUNTIME = "MEDIMAGEPARSE_RUNTIME"  # for the reports
-INNER_KEY = "MEDIMAGEPARSE_INNER_KEY"  # for inner models: they answer who knows it
+# For inner models, which answer who knows it, and a file: while it is there, public ones do too.
+INNER_KEY, GATE = "MEDIMAGEPARSE_INNER_KEY", "MEDIMAGEPARSE_GATE"
 
 
 def http_address(host: str) -> str:
@@ -96,19 +97,26 @@ class TritonServer:
         self.admin_headers = {ADMIN_HEADER: self.admin_key, f"triton-grpc-protocol-{ADMIN_HEADER}": self.admin_key}
         self.last_lines: deque[str] = deque(maxlen=50)
         self.process: subprocess.Popen[str] | None = None
-        self.served_folder, self.shm_prefix = self.repository, leftovers.PREFIX
+        self.served_folder, self.shm_prefix, self.gate = self.repository, leftovers.PREFIX, Path()
         self.claims = contextlib.ExitStack()  # ports, the scratch folder and the shared memory of a running server
 
     def __enter__(self) -> "TritonServer":
         self.start()
         return self
 
-    def start(self) -> None:
-        """Starts it and waits until it says that it is ready; ServeError if it does not."""
+    def start(self, is_open: bool = True) -> None:
+        """Starts it and waits until it says that it is ready; ServeError if it does not.
+
+        If it is not open, its public models refuse all requests without the inner key until `open` is called.
+        """
         try:
-            self._start()
+            self._start(is_open)
         except StarvedError:
-            self._start(ONE_BY_ONE)
+            self._start(is_open, ONE_BY_ONE)
+
+    def open(self) -> None:
+        """Lets callers in."""
+        self.gate.unlink(missing_ok=True)
 
     def __exit__(self, *exception: object) -> None:
         self.stop()
@@ -123,7 +131,11 @@ class TritonServer:
         command += [*address_flags(self.hosts, self.ports), *self.tls_flags, *access_flags(self.admin_key)]
         return [*command, *KEEPALIVE_FLAGS, *memory_flags(self.shm_prefix, self.n_gpus), *self.flags]
 
-    def _start(self, *flags: str) -> None:
+    def told(self) -> dict[str, str]:
+        """What the python steps learn by their environment."""
+        return {RUNTIME: self.runtime, INNER_KEY: self.inner_key, GATE: str(self.gate)}
+
+    def _start(self, is_open: bool, *flags: str) -> None:
         self.last_lines.clear()
         self.failures: list[str] = []
         leftovers.sweep()
@@ -131,6 +143,9 @@ class TritonServer:
             self.claims.enter_context(claim_ports((self.hosts[name], port) for name, port in self.ports.items()))
             scratch = self.claims.enter_context(leftovers.Scratch())
             self.shm_prefix = f"{scratch.name}-"
+            self.gate = scratch.folder / "warming_up"
+            if not is_open:
+                self.gate.touch()
             # upstream's launcher of python steps puts the path into a shell's command line, without quotes
             self.served_folder = leftovers.plain_link(scratch.folder, "models", self.repository)
             self._launch(find_installation(self.runtime, scratch.folder), flags)
@@ -151,13 +166,7 @@ class TritonServer:
         try:
             self.process = subprocess.Popen(
                 as_child([*self.command(installation), *flags]),
-                env={
-                    **os.environ,
-                    **NO_TELEMETRY,
-                    RUNTIME: self.runtime,
-                    INNER_KEY: self.inner_key,
-                    **dict(installation.environment),
-                },
+                env={**os.environ, **NO_TELEMETRY, **self.told(), **dict(installation.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

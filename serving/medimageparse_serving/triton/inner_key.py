@@ -10,6 +10,8 @@ import os
 from typing import Any
 
 PARAMETER, VARIABLE = "inner_key", "MEDIMAGEPARSE_INNER_KEY"
+GATE = "MEDIMAGEPARSE_GATE"  # names a file that is there as long as the launcher warms the server up
+WARMING_UP = "the server is warming up; try again in a few seconds"
 CLOSED = "this model is a step of the public ones and takes no requests: ask medimageparse_3d or medimageparse"
 
 
@@ -20,9 +22,15 @@ def parameters() -> dict[str, str]:
 
 
 def is_ours(request: Any) -> bool:
-    """Whether a request comes from a pipeline, or nobody asks for a word."""
+    """Whether a request comes from a pipeline or the launcher, or nobody asks for a word."""
     word = os.environ.get(VARIABLE)
     if not word:
         return True
     sent = json.loads(request.parameters() or "{}").get(PARAMETER)
     return isinstance(sent, str) and hmac.compare_digest(sent.encode(), word.encode())
+
+
+def is_warming_up() -> bool:
+    """Whether the public models, too, answer the launcher alone: tritonserver opens its ports before it is warm."""
+    gate = os.environ.get(GATE)
+    return bool(gate) and os.path.exists(str(gate))

@@ -122,6 +122,9 @@ class Pipeline:
         return [await self.respond(request) for request in requests]
 
     async def respond(self, request: Any, tell: Tell | None = None) -> Any:
+        if inner_key.is_warming_up() and not inner_key.is_ours(request):
+            error = pb_utils.TritonError(inner_key.WARMING_UP, pb_utils.TritonError.UNAVAILABLE)
+            return pb_utils.InferenceResponse(error=error)
         try:
             return pb_utils.InferenceResponse(await self.tensors_of(request, tell))
         except Refused as refusal:

@@ -30,6 +30,7 @@ class FakeServer:
         self.hosts, self.ready_timeout_s, self.process = {"grpc": "127.0.0.1"}, 10, None
         self.busy_model, self.repository = MODEL, REPOSITORY
         self.released = threading.Event()
+        self.inner_key, self.is_open, self.asked_while_closed = "a word", False, 0
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,7 +40,11 @@ class FakeServer:
                 self.send(200, f"{count}\nother 7\n".encode())
 
             def do_POST(self):
-                self.rfile.read(int(self.headers["Content-Length"]))
+                sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if not server.is_open and sent["parameters"] != {"inner_key": server.inner_key}:
+                    self.send(503, b"{}")
+                    return
+                server.asked_while_closed += not server.is_open
                 if server.answers is None:
                     server.released.wait(30)
                     return
@@ -64,11 +69,15 @@ class FakeServer:
         self.http_url = f"127.0.0.1:{self.http.server_port}"
         self.metrics_url = f"http://{self.http_url}/metrics"
 
-    def start(self):
+    def start(self, is_open=True):
+        self.is_open = is_open
         if self.failing_starts:
             self.failing_starts -= 1
             raise ServeError("no luck")
         self.process = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
+
+    def open(self):
+        self.is_open = True
 
     def stop(self, at_once=False):
         self.stops.append(at_once)
@@ -171,7 +180,7 @@ def test_a_start_that_a_caller_may_have_ended_does_not_count(server, supervisor,
     with supervisor:
         attempts = []
 
-        def start():
+        def start(is_open):
             attempts.append(0)
             server.answers = 1 if len(attempts) > 2 * supervise.MAX_STARTS else 500
             ended = -11 if server.answers == 500 else None
@@ -199,6 +208,16 @@ def test_an_error_of_the_system_does_not_end_the_supervisor(server, supervisor, 
         supervisor._restart()
         assert supervisor.states()["/ready"][0]
     assert "failed: Too many open files\n" in capsys.readouterr().err
+
+
+def test_callers_are_let_in_after_the_canary(server, supervisor):
+    with supervisor:
+        assert server.asked_while_closed
+        assert server.is_open
+        asked = server.asked_while_closed
+        supervisor._restart()
+        assert server.asked_while_closed > asked
+        assert server.is_open
 
 
 def test_a_restart_must_give_the_same_answer(server, supervisor):

@@ -264,3 +264,19 @@ def test_pipelines_show_the_word_and_steps_want_it(pipeline, monkeypatch):
     monkeypatch.delenv("MEDIMAGEPARSE_INNER_KEY")
     assert inner_key.is_ours(request)
     assert inner_key.parameters() == {}
+
+
+def test_while_it_warms_up_a_public_model_answers_the_launcher_alone(pipeline, monkeypatch, tmp_path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    monkeypatch.setenv("MEDIMAGEPARSE_INNER_KEY", "a word")
+    monkeypatch.setenv("MEDIMAGEPARSE_GATE", str(gate))
+    request = fake_triton.Request(["number"], image=np.zeros(1))
+    refused = asyncio.run(pipeline.respond(request))
+    assert refused.error().message() == "the server is warming up; try again in a few seconds"
+    assert refused.error().code == "UNAVAILABLE"
+    request.sent_parameters = '{"inner_key": "a word"}'
+    assert not asyncio.run(pipeline.respond(request)).has_error()
+    gate.unlink()
+    request.sent_parameters = ""
+    assert not asyncio.run(pipeline.respond(request)).has_error()
