@@ -135,7 +135,7 @@ def test_it_starts_in_an_empty_environment_with_a_narrow_umask(tmp_path, reposit
     ("option", "words"),
     [
         ("--host=nowhere.invalid", "--host and the like are addresses of this machine; 'nowhere.invalid' is none"),
-        ("--http-host=203.0.113.7", "203.0.113.7 is no address of this machine: choose another --http-host"),
+        ("--metrics-host=203.0.113.7", "203.0.113.7 is no address of this machine: choose another --metrics-host"),
     ],
 )
 def test_an_address_of_another_machine_is_refused(repository, option, words):
