@@ -71,4 +71,4 @@ def test_make_starts_it_unless_told_otherwise():
     assert "--gateway-port 8080" in commands()
     assert "--gateway-port 9 --gateway-host 0.0.0.0" in commands("GATEWAY_PORT=9", "GATEWAY_HOST=0.0.0.0")
     assert '--gateway-config "a b.toml"' in commands("GATEWAY_CONFIG=a b.toml")
-    assert "gateway" not in commands("GATEWAY=0")
+    assert "--gateway" not in commands("GATEWAY=0")
