@@ -9,10 +9,10 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 HERE = Path(__file__).parent
-# NiiVue writes inline styles and has its pictures as data: addresses; scripts are those of this folder and no others
+# scripts and styles are those of this folder and no others; NiiVue has its font and colours as data: pictures
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
-    "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 HEADERS = {
     "content-security-policy": POLICY,

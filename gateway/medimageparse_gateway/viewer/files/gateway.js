@@ -34,12 +34,14 @@ export async function segment(kind, file, prompts, options, onProgress, signal) 
   for (const [name, value] of Object.entries(options)) form.append(name, value);
   const headers = { Accept: "text/event-stream" };
   const response = await ask(kind, { method: "POST", body: form, headers, signal });
+  let result = null;
   for await (const { event, data } of events(response.body)) {
     if (event === "progress") onProgress(data);
     if (event === "error") throw new Refusal(data.message, data.code);
-    if (event === "result") return { report: data.report, labels: bytesOf(data.labels) };
+    if (event === "result") result = data; // read on: to leave before the end would look like a hang-up
   }
-  throw new Refusal(BROKEN_OFF);
+  if (!result) throw new Refusal(BROKEN_OFF);
+  return { report: result.report, labels: bytesOf(result.labels) };
 }
 
 async function ask(path, request = {}) {

@@ -3,6 +3,7 @@
 import { byId, element, swatch } from "./elements.js";
 
 const showAll = byId("show-all");
+const ABSENT = [90, 98, 107];
 
 /** Labels that are not shown. */
 export const hidden = new Set();
@@ -14,9 +15,12 @@ export const hidden = new Set();
 export function drawLegend(structures, report, onChange, onPick) {
   hidden.clear();
   const found = report.prompts.flatMap((prompt, index) => (prompt.present ? [index + 1] : []));
+  const areShown = () => found.some((label) => !hidden.has(label));
   const update = () => {
-    document.querySelectorAll("#legend .eye").forEach((eye) => press(eye, !hidden.has(Number(eye.value))));
-    press(showAll, found.some((label) => !hidden.has(label)));
+    for (const eye of byId("legend").querySelectorAll("button.eye")) {
+      eye.setAttribute("aria-pressed", !hidden.has(Number(eye.value)));
+    }
+    showAll.textContent = areShown() ? "Hide all" : "Show all";
     onChange();
   };
   const toggle = (label) => () => {
@@ -24,8 +28,8 @@ export function drawLegend(structures, report, onChange, onPick) {
     update();
   };
   showAll.onclick = () => {
-    const areShown = found.some((label) => !hidden.has(label));
-    found.forEach((label) => (areShown ? hidden.add(label) : hidden.delete(label)));
+    const act = areShown() ? "add" : "delete";
+    found.forEach((label) => hidden[act](label));
     update();
   };
   const rows = structures.map(({ name, rgb }, index) => {
@@ -33,21 +37,24 @@ export function drawLegend(structures, report, onChange, onPick) {
     const label = index + 1;
     return prompt.present ? foundRow(name, rgb, label, prompt, toggle(label), () => onPick(label)) : absentRow(name, prompt);
   });
-  byId("legend").replaceChildren(...rows);
-  byId("amount").textContent = report.prompts.some((prompt) => "volume_ml" in prompt) ? "ml" : "Pixels";
+  const isFound = (row) => !row.classList.contains("absent");
+  byId("legend").replaceChildren(...rows.filter(isFound), ...rows.filter((row) => !isFound(row)));
+  byId("amount").textContent = report.prompts.some((prompt) => "area_pixels" in prompt) ? "Pixels" : "ml";
   showAll.disabled = !found.length;
   update();
 }
 
 function foundRow(name, rgb, label, prompt, toggle, pick) {
   const eye = element("button", { class: "eye", type: "button", value: label, "aria-label": `Show ${name}`, click: toggle });
-  const go = element("button", { class: "name", type: "button", title: prompt.text, click: pick }, swatch(rgb), name);
+  eye.append(swatch(rgb));
+  const go = element("button", { class: "name", type: "button", title: prompt.text, click: pick }, name);
   return element("tr", {}, element("td", {}, eye), element("td", {}, go), ...numbers(amount(prompt), prompt));
 }
 
 function absentRow(name, prompt) {
-  const title = element("span", { class: "name", title: prompt.text }, swatch([90, 98, 107]), name);
-  return element("tr", { class: "absent" }, element("td"), element("td", {}, title), ...numbers("not found", prompt));
+  const title = element("span", { class: "name", title: prompt.text }, name);
+  const grey = element("span", { class: "eye" }, swatch(ABSENT));
+  return element("tr", { class: "absent" }, element("td", {}, grey), element("td", {}, title), ...numbers("not found", prompt));
 }
 
 function numbers(size, prompt) {
@@ -55,11 +62,9 @@ function numbers(size, prompt) {
   return [size, score.toFixed(2)].map((text) => element("td", { class: "number" }, text));
 }
 
-function amount(prompt) {
-  if (!("volume_ml" in prompt)) return String(prompt.area_pixels);
-  return prompt.volume_ml < 10 ? prompt.volume_ml.toFixed(2) : prompt.volume_ml.toFixed(0);
-}
-
-function press(eye, isShown) {
-  eye.setAttribute("aria-pressed", isShown);
+/** Millilitres; voxels where the file does not say how large they are; pixels of an image. */
+function amount({ volume_ml: ml, voxels, area_pixels: pixels }) {
+  if (pixels !== undefined) return String(pixels);
+  if (ml === null) return `${voxels} voxels`;
+  return ml < 10 ? ml.toFixed(2) : ml.toFixed(0);
 }

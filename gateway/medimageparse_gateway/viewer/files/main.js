@@ -1,241 +1,129 @@
-/** The viewer: a file is opened, structures are chosen, masks are shown. Nothing is kept but in this page's memory. */
+/** The viewer: what the user's clicks, drops and keys do. */
 
-import { byId, download, element } from "./elements.js";
-import { Refusal, segment, structures, useKey } from "./gateway.js";
+import { byId, element } from "./elements.js";
+import { Refusal, useKey } from "./gateway.js";
 import { listenToKeys } from "./keyboard.js";
-import { drawLegend, hidden } from "./legend.js";
-import { chosen, offer, whenChosen } from "./picker.js";
-import { PictureView } from "./picture.js";
-import { VolumeView, WINDOWS } from "./volume.js";
+import { whenChosen } from "./picker.js";
+import * as session from "./session.js";
+import { WINDOWS } from "./volume.js";
 
-const nameOf = (label) => answer?.structures[label - 1]?.name ?? "";
-const tell = (text) => (byId("location").textContent = text);
-// kind, as in /v1 -> what shows it, the catalogue's word for the model, how a label map's file ends
-const KINDS = {
-  volumes: { view: new VolumeView(byId("volume"), tell, nameOf), element: byId("volume"), model: "3d", ending: ".nii.gz" },
-  images: {
-    view: new PictureView(byId("picture-image"), byId("picture-masks"), tell, nameOf),
-    element: byId("picture"),
-    model: "2d",
-    ending: ".png",
-  },
-};
-const catalogues = new Map(); // model -> rows
-let opened = null; // {kind, name, file}
-let answer = null; // {structures, report, labels}
-let request = null; // an AbortController while the model is at work
+const VIEWS = ["planes", "axial", "coronal", "sagittal", "render"];
+const ARROWS = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }; // right, up
 
-/** Runs what a user asked for; what goes wrong becomes a sentence. */
+/** Does what a user asked for; what goes wrong becomes a sentence. */
 async function attempt(work) {
-  byId("error").hidden = true;
+  const box = byId("error");
+  box.hidden = true;
   try {
     await work();
   } catch (error) {
     if (error.name === "AbortError") return;
-    byId("error").textContent = error instanceof Refusal ? error.message : "The page failed. Reload it and try again.";
-    byId("error").hidden = false;
-    byId("error").scrollIntoView({ block: "nearest" });
+    box.textContent = error instanceof Refusal ? error.message : "The page failed. Reload it and try again.";
+    box.hidden = false;
+    box.scrollIntoView({ block: "nearest" });
     if (error.status === 401) byId("key-dialog").showModal();
   }
 }
 
-/** What a file is, by its first bytes. */
-function kindOf(bytes) {
-  const starts = (...first) => first.every((byte, index) => bytes[index] === byte);
-  if (starts(0x89, 0x50, 0x4e, 0x47) || starts(0xff, 0xd8, 0xff)) return "images";
-  const isNifti = [344, 4].some((at) => /^n[+]?[12]/.test(String.fromCharCode(...bytes.subarray(at, at + 3))));
-  if (starts(0x1f, 0x8b) || isNifti) return "volumes";
-  throw new Refusal("This is neither a NIfTI volume (.nii, .nii.gz) nor an image (PNG, JPEG). Convert it to one of these");
+function open(file, name, modality) {
+  return attempt(async () => {
+    await session.open(file, name, modality);
+    if (session.isOpen("volumes")) offerViews();
+  });
 }
 
-async function open(file, name, modality = "") {
-  request?.abort();
-  close();
-  const bytes = new Uint8Array(await file.arrayBuffer());
-  const kind = kindOf(bytes);
-  byId("image-facts").textContent = "Opening …";
-  const facts = await KINDS[kind].view.open(bytes).finally(() => (byId("image-facts").textContent = ""));
-  opened = { kind, name, file: new Blob([file]) };
-  byId("image-facts").textContent = `${name}: ${facts.text}`;
-  byId("welcome").hidden = true;
-  KINDS[kind].element.hidden = false;
-  document.body.dataset.kind = kind;
-  if (kind === "volumes") showVolumeControls();
-  await offerCatalogue(modality || facts.modality);
+function openPhantom(address, name, modality) {
+  return attempt(async () => {
+    const response = await fetch(new URL(address, import.meta.url)).catch(() => ({ ok: false }));
+    if (!response.ok) throw new Refusal("The gateway does not give the phantom. Check that it runs");
+    await open(await response.blob(), name, modality);
+  });
 }
 
-function close() {
-  opened = answer = null;
-  for (const { element } of Object.values(KINDS)) element.hidden = true;
-  byId("found").hidden = true;
-  byId("welcome").hidden = false;
-  byId("image-facts").textContent = byId("progress-text").textContent = "";
-  tell("");
-  delete document.body.dataset.kind;
-  updateAsk();
-}
-
-function showVolumeControls() {
-  const volume = KINDS.volumes.view;
-  const names = volume.isCt ? [...Object.keys(WINDOWS), "Automatic"] : ["Automatic"];
+function offerViews() {
+  const names = session.volume.isCt ? [...Object.keys(WINDOWS), "Automatic"] : ["Automatic"];
   byId("window").replaceChildren(...names.map((name) => element("option", {}, name)));
-  byId("window-label").hidden = !volume.isCt;
-  volume.setView(currentView());
-}
-
-async function offerCatalogue(modality) {
-  const { model } = KINDS[opened.kind];
-  if (!catalogues.has(model)) catalogues.set(model, await structures(model));
-  offer(catalogues.get(model), modality);
-}
-
-async function openPhantom(file, name, modality) {
-  const response = await fetch(new URL(file, import.meta.url));
-  if (!response.ok) throw new Refusal("The phantom cannot be fetched from the gateway");
-  await open(await response.blob(), name, modality);
-}
-
-/** Asks for the chosen structures of the opened file. */
-async function ask() {
-  if (byId("segment").disabled) return;
-  const asked = [...chosen.values()];
-  const { kind, file } = opened;
-  const options = kind === "volumes" ? { intensity: byId("intensity").value } : {};
-  const started = performance.now();
-  request = new AbortController();
-  updateAsk();
-  showProgress(null);
-  try {
-    const prompts = asked.map((structure) => structure.prompt);
-    const result = await segment(kind, file, prompts, options, (done) => showProgress(done, asked), request.signal);
-    await showAnswer({ structures: asked, ...result });
-    byId("progress-text").textContent = `Answered in ${((performance.now() - started) / 1000).toFixed(1)} s.`;
-  } catch (error) {
-    byId("progress-text").textContent = error.name === "AbortError" ? "Cancelled." : "";
-    throw error;
-  } finally {
-    request = null;
-    updateAsk();
-  }
-}
-
-function showProgress(done, asked) {
-  const bar = byId("progress");
-  if (!done) {
-    bar.removeAttribute("value"); // it moves to and fro
-    byId("progress-text").textContent = "The model has the image …";
-    return;
-  }
-  bar.max = done.slices;
-  bar.value = done.slices_done;
-  const names = asked.filter(({ prompt }) => done.prompts_found.includes(prompt)).map(({ name }) => name);
-  const found = names.length ? ` Found: ${names.join(", ")}.` : "";
-  byId("progress-text").textContent = `${done.slices_done} of ${done.slices} slices.${found}`;
-}
-
-async function showAnswer(newAnswer) {
-  const { view } = KINDS[opened.kind];
-  await view.showMasks(newAnswer.labels.slice());
-  answer = newAnswer;
-  byId("found").hidden = false;
-  drawLegend(answer.structures, answer.report, paint, (label) => view.goTo(label));
-  byId("warnings").replaceChildren(...answer.report.warnings.map((warning) => element("li", {}, warning)));
-  byId("networks").textContent = answer.report.networks.notice ?? "";
-  const sizes = answer.report.prompts.map((prompt) => prompt.voxels ?? 0);
-  if (Math.max(...sizes)) view.goTo(sizes.indexOf(Math.max(...sizes)) + 1);
-}
-
-function paint() {
-  if (!answer) return;
-  const colours = answer.structures.map((structure) => structure.rgb);
-  KINDS[opened.kind].view.paint(colours, hidden, byId("opacity").value / 100);
-}
-
-function updateAsk() {
-  byId("segment").disabled = !opened || !chosen.size || request !== null;
-  const n = chosen.size;
-  byId("segment").textContent = n ? `Segment ${n} structure${n > 1 ? "s" : ""}` : "Segment";
-  byId("cancel").hidden = byId("progress").hidden = request === null;
+  byId("window-label").hidden = !session.volume.isCt;
+  setView(currentView());
 }
 
 const currentView = () => document.querySelector("[name=view]:checked").value;
-const baseName = () => opened.name.replace(/\.(nii\.gz|nii|png|jpe?g)$/i, "");
 
 function setView(name) {
   document.querySelector(`[name=view][value=${name}]`).checked = true;
-  if (opened?.kind === "volumes") KINDS.volumes.view.setView(name);
+  if (session.isOpen("volumes")) session.volume.setView(name);
 }
 
 function nextWindow() {
+  if (!session.isOpen("volumes")) return;
   const select = byId("window");
-  if (opened?.kind !== "volumes") return;
   select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
-  KINDS.volumes.view.setWindow(select.value);
+  session.volume.setWindow(select.value);
 }
 
 function changeOpacity(by) {
   byId("opacity").value = Number(byId("opacity").value) + by;
-  paint();
-}
-
-function step(key) {
-  const [right, up] = { ArrowUp: [0, 1], ArrowDown: [0, -1], ArrowLeft: [-1, 0], ArrowRight: [1, 0] }[key];
-  if (opened?.kind === "volumes") KINDS.volumes.view.step(currentView(), right, up);
+  session.paint();
 }
 
 function takeKey() {
   useKey(byId("key").value);
   byId("key-dialog").close();
-  if (opened) attempt(() => offerCatalogue(byId("modality").value));
+  attempt(() => session.offerCatalogue(byId("modality").value));
 }
 
-byId("open-file").addEventListener("click", () => byId("file").click());
+function onClick(id, action) {
+  byId(id).addEventListener("click", action);
+}
+
+onClick("open-file", () => byId("file").click());
+onClick("phantom-ct", () => openPhantom("phantom.nii.gz", "Phantom CT", "CT"));
+onClick("phantom-xray", () => openPhantom("phantom.png", "Phantom X-ray", "X-ray"));
+onClick("segment", () => attempt(session.ask));
+onClick("cancel", session.cancel);
+onClick("download-labels", session.downloadLabels);
+onClick("download-report", session.downloadReport);
+onClick("open-key", () => byId("key-dialog").showModal());
+onClick("use-key", takeKey);
+onClick("open-keyboard", () => byId("keyboard-dialog").showModal());
+onClick("close-keyboard", () => byId("keyboard-dialog").close());
+byId("key").addEventListener("keydown", (event) => event.key === "Enter" && takeKey());
+byId("views").addEventListener("change", () => setView(currentView()));
+byId("window").addEventListener("change", ({ target }) => session.volume.setWindow(target.value));
+byId("opacity").addEventListener("input", session.paint);
 byId("file").addEventListener("change", ({ target }) => {
   const [file] = target.files;
   target.value = ""; // the same file may be opened again
-  if (file) attempt(() => open(file, file.name));
+  if (file) open(file, file.name);
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("dragging");
 });
-document.addEventListener("dragleave", (event) => event.relatedTarget ?? document.body.classList.remove("dragging"));
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) document.body.classList.remove("dragging"); // out of the window
+});
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
   const [file] = event.dataTransfer.files;
-  if (file) attempt(() => open(file, file.name));
+  if (file) open(file, file.name);
 });
-byId("phantom-ct").addEventListener("click", () => attempt(() => openPhantom("phantom.nii.gz", "Phantom CT", "CT")));
-byId("phantom-xray").addEventListener("click", () => attempt(() => openPhantom("phantom.png", "Phantom X-ray", "X-ray")));
-byId("segment").addEventListener("click", () => attempt(ask));
-byId("cancel").addEventListener("click", () => request?.abort());
-byId("views").addEventListener("change", () => setView(currentView()));
-byId("window").addEventListener("change", ({ target }) => KINDS.volumes.view.setWindow(target.value));
-byId("opacity").addEventListener("input", paint);
-byId("download-labels").addEventListener("click", () =>
-  download(`${baseName()}_labels${KINDS[opened.kind].ending}`, answer.labels),
-);
-byId("download-report").addEventListener("click", () =>
-  download(`${baseName()}_report.json`, JSON.stringify(answer.report, null, 2)),
-);
-byId("open-key").addEventListener("click", () => byId("key-dialog").showModal());
-byId("use-key").addEventListener("click", takeKey);
-byId("key").addEventListener("keydown", (event) => event.key === "Enter" && takeKey());
-byId("open-keyboard").addEventListener("click", () => byId("keyboard-dialog").showModal());
-byId("close-keyboard").addEventListener("click", () => byId("keyboard-dialog").close());
-whenChosen(updateAsk);
+whenChosen(session.update);
 listenToKeys([
   [["o"], "Open a file", () => byId("file").click()],
   [["/"], "Search structures", () => byId("search").focus()],
-  [["Ctrl+Enter"], "Segment", () => attempt(ask)],
-  [["Escape"], "Cancel", () => request?.abort()],
+  [["Ctrl+Enter"], "Segment", () => attempt(session.ask)],
+  [["Escape"], "Cancel", session.cancel],
   [["1", "2", "3", "4", "5"], "Planes, axial, coronal, sagittal, 3D", (key) => setView(VIEWS[key - 1])],
-  [["ArrowUp", "ArrowDown"], "Next slice; in 3D turn", step],
-  [["ArrowLeft", "ArrowRight"], "In 3D turn", step],
+  [["ArrowUp", "ArrowDown"], "Through the slices", step],
+  [["ArrowLeft", "ArrowRight"], "Turn, in 3D", step],
   [["w"], "Next window", nextWindow],
-  [["h"], "Hide or show all masks", () => answer && byId("show-all").click()],
+  [["h"], "Hide or show all masks", () => byId("found").hidden || byId("show-all").click()],
   [["-", "+"], "Opacity", (key) => changeOpacity(key === "+" ? 10 : -10)],
   [["?"], "This list", () => byId("keyboard-dialog").showModal()],
 ]);
-const VIEWS = ["planes", "axial", "coronal", "sagittal", "render"];
+
+function step(key) {
+  if (session.isOpen("volumes")) session.volume.step(currentView(), ...ARROWS[key]);
+}

@@ -38,9 +38,9 @@ function offerPresets() {
   preset.replaceChildren(option("", "All structures"), ...[...labels].map(([name, label]) => option(name, label)));
 }
 
-/** "3d/ct-head-neck" -> "CT: head neck". */
+/** "ct-head-neck" -> "CT: head neck". */
 function presetLabel(name, row) {
-  const words = name.split("/")[1].split("-").slice(1).join(" ");
+  const words = name.split("-").slice(1).join(" ");
   return `${row.modalities}: ${words || "all"}`;
 }
 

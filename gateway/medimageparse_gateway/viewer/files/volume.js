@@ -14,8 +14,10 @@ const OPTIONS = {
   dragAndDropEnabled: false, // the page takes dropped files
   isRadiologicalConvention: true,
   backColor: [0.031, 0.043, 0.059, 1],
-  crosshairColor: [0.55, 0.75, 0.8, 0.7],
-  crosshairWidth: 1,
+  crosshairColor: [0.55, 0.75, 0.8, 0.8],
+  crosshairWidth: 0.3,
+  crosshairWidthUnit: "percent",
+  showAllOrientationMarkers: true,
   fontColor: [0.75, 0.82, 0.88, 1],
   selectionBoxColor: [1, 1, 1, 0.5],
   loadingText: "",
@@ -58,6 +60,7 @@ export class VolumeView {
     this.isCt = volume.global_min <= AIR_HU;
     this.setWindow(this.isCt ? "Soft tissue" : "Automatic");
     const spacing = volume.hdr.pixDims.slice(1, 4).map((mm) => Number(mm.toPrecision(3)));
+    this.niivue.opts.crosshairGap = 0.04 * volume.hdr.dims[1] * volume.hdr.pixDims[1]; // mm: what it points at is seen
     const text = `${volume.hdr.dims.slice(1, 4).join(" × ")} voxels of ${spacing.join(" × ")} mm`;
     return { text, modality: this.isCt ? "CT" : "MR" };
   }
