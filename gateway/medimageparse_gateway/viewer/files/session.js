@@ -30,7 +30,7 @@ export async function open(file, name, modality = "") {
   close();
   const bytes = new Uint8Array(await file.arrayBuffer());
   const kind = kindOf(bytes);
-  show(kind); // before it is drawn: NiiVue needs a canvas that has a size
+  show(kind);
   byId("image-facts").textContent = "Opening …";
   try {
     const facts = await KINDS[kind].view.open(bytes);
