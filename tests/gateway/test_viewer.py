@@ -137,7 +137,7 @@ class SlowModels(FakeModels):
     """Tells of one window of slices, and waits to be released before the rest."""
 
     async def stream(self, model, inputs, outputs, **options):
-        told = b'{"slices_done": 3, "slices": 8, "prompts_found": ["liver"]}'
+        told = b'{"slices_done": 3, "slices": 8, "prompts_found": ["the left lobe"]}'
         yield {"progress": np.array([told], np.object_)}
         yield await self.infer(model, inputs, [name for name in outputs if name != "progress"], **options)
 
@@ -146,15 +146,15 @@ def test_slices_and_what_was_found_are_shown_while_the_model_works(browser, befo
     models = SlowModels(is_held=True, slices=8)
     with viewing(browser, before(models).url) as viewer:
         viewer.open(volume_file)
-        viewer.type("liver", "spleen")
+        viewer.type("the left lobe", "spleen")
         viewer.page.click("#segment")
-        viewer.page.wait_for_selector("text=/3 of 8 slices. Found: Liver./")
+        viewer.page.wait_for_selector("text=/3 of 8 slices. Found: the left lobe./")
         progress = viewer.page.locator("#progress")
         assert (progress.get_attribute("value"), progress.get_attribute("max")) == ("3", "8")
         assert viewer.page.is_disabled("#segment")
         models.release()
         viewer.wait_for_answer()
-        assert [row[0] for row in viewer.legend()] == ["Liver", "Spleen"]
+        assert [row[0] for row in viewer.legend()] == ["the left lobe", "Spleen"]
 
 
 @pytest.mark.parametrize("how", ["button", "key", "another file"])
@@ -203,9 +203,14 @@ WRONG_FILES = {
     "dicom": (bytes(128) + b"DICM" + bytes(200), "neither"),
     "zip": (b"PK\x03\x04" + bytes(100), "neither"),
     "gzip of text": (gzip.compress(b"Hello " * 100), "NIfTI"),
-    "cut gzip": (gzip.compress(nib.Nifti1Image(np.ones((9, 9, 9), "i2"), np.eye(4)).to_bytes())[:200], "NIfTI"),
+    "cut gzip": (gzip.compress(nib.Nifti1Image(np.ones((9, 9, 9), "i2"), np.eye(4)).to_bytes())[:-20], "NIfTI"),
     "cut nifti": (nib.Nifti1Image(np.ones((9, 9, 9), "i2"), np.eye(4)).to_bytes()[:700], "NIfTI"),
     "nifti header alone": (nib.Nifti1Image(np.ones((9, 9, 9), "i2"), np.eye(4)).to_bytes()[:352], "NIfTI"),
+    "cut nifti-2": (nib.Nifti2Image(np.ones((9, 9, 9), "i2"), np.eye(4)).to_bytes()[:900], "NIfTI"),
+    "cut big-endian nifti": (
+        nib.Nifti1Image(np.ones((9, 9, 9), ">i2"), np.eye(4), nib.Nifti1Header(endianness=">")).to_bytes()[:700],
+        "NIfTI",
+    ),
     "cut png": (image_file(np.zeros((50, 50, 3), np.uint8))[:40], "image"),
     "png signature": (b"\x89PNG\r\n\x1a\n", "image"),
     "jpeg start": (b"\xff\xd8\xff\xe0" + bytes(20), "image"),
@@ -221,6 +226,17 @@ def test_a_file_that_cannot_be_shown_is_a_sentence_and_the_next_one_opens(viewer
     viewer.open(volume_file)
     assert not viewer.error()
     assert "10 × 12 × 8 voxels" in viewer.page.inner_text("#image-facts")
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_every_kind_of_nifti_file_is_shown(viewer, kind, order, pack):
+    header = kind.header_class(endianness=order)
+    voxels = np.arange(7 * 8 * 9, dtype=f"{order}i2").reshape(7, 8, 9)
+    viewer.open(pack(kind(voxels, np.diag([2.0, 2, 3, 1]), header).to_bytes()))
+    assert not viewer.error()
+    assert viewer.page.inner_text("#image-facts").endswith("7 × 8 × 9 voxels of 2 × 2 × 3 mm")
 
 
 def test_a_gateway_that_is_gone_is_a_sentence(browser, volume_file):

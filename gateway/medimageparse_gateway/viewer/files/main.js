@@ -68,6 +68,7 @@ function changeOpacity(by) {
 
 function takeKey() {
   useKey(byId("key").value);
+  byId("key").value = "";
   byId("key-dialog").close();
   attempt(() => session.offerCatalogue(byId("modality").value));
 }

@@ -3,6 +3,7 @@
 import { byId, download, element, sentence } from "./elements.js";
 import { Refusal, segment, structures } from "./gateway.js";
 import { drawLegend, hidden } from "./legend.js";
+import { looksLikeNifti } from "./nifti.js";
 import { chosen, offer } from "./picker.js";
 import { PictureView } from "./picture.js";
 import { VolumeView } from "./volume.js";
@@ -47,8 +48,7 @@ export async function open(file, name, modality = "") {
 function kindOf(bytes) {
   const starts = (...first) => first.every((byte, index) => bytes[index] === byte);
   if (starts(0x89, 0x50, 0x4e, 0x47) || starts(0xff, 0xd8, 0xff)) return "images";
-  const isNifti = [4, 344].some((at) => /^n[i+][12]/.test(String.fromCharCode(...bytes.subarray(at, at + 3))));
-  if (starts(0x1f, 0x8b) || isNifti) return "volumes";
+  if (looksLikeNifti(bytes)) return "volumes";
   throw new Refusal("This is neither a NIfTI volume (.nii, .nii.gz) nor an image (PNG, JPEG). Convert it to one of these");
 }
 
@@ -123,7 +123,7 @@ function showProgress(done, asked) {
 async function showAnswer(newAnswer) {
   const { view } = KINDS[opened.kind];
   forget();
-  await view.showMasks(newAnswer.labels.slice()); // a copy: NiiVue may keep what it gets
+  await view.showMasks(newAnswer.labels);
   answer = newAnswer;
   byId("found").hidden = false;
   drawLegend(answer.structures, answer.report, paint, (label) => view.goTo(label));

@@ -1,6 +1,7 @@
 /** A volume with its masks, drawn by NiiVue: three planes and 3D. */
 
 import { Refusal } from "./gateway.js";
+import { unpack } from "./nifti.js";
 
 const VIEWS = {
   planes: "sliceTypeMultiplanar",
@@ -27,7 +28,6 @@ const OPTIONS = {
   cycleClipPlaneHotKey: "",
 };
 const AIR_HU = -500; // no other modality has values this low
-const NOT_NIFTI = "This file cannot be read as a NIfTI volume. Save it again as .nii.gz";
 
 /** Windows in Hounsfield units: name -> [width, level]. */
 export const WINDOWS = {
@@ -48,14 +48,10 @@ export class VolumeView {
 
   /** Shows the bytes of a NIfTI file. Gives its facts: {text, modality}. */
   async open(bytes) {
+    const unpacked = await unpack(bytes);
     await this.#start();
     for (const volume of [...this.niivue.volumes]) this.niivue.removeVolume(volume);
-    try {
-      await this.niivue.loadFromArrayBuffer(bytes.buffer, "image.nii.gz");
-    } catch {
-      throw new Refusal(NOT_NIFTI);
-    }
-    if (!this.niivue.volumes.length) throw new Refusal(NOT_NIFTI);
+    await this.niivue.loadFromArrayBuffer(unpacked.buffer, "image.nii");
     const volume = this.niivue.volumes[0];
     this.isCt = volume.global_min <= AIR_HU;
     this.setWindow(this.isCt ? "Soft tissue" : "Automatic");
@@ -87,7 +83,8 @@ export class VolumeView {
   /** Shows a label map, the bytes of a NIfTI file of the same geometry, in place of the last. */
   async showMasks(bytes) {
     for (const volume of this.niivue.volumes.slice(1)) this.niivue.removeVolume(volume);
-    await this.niivue.loadFromArrayBuffer(bytes.buffer, "labels.nii.gz");
+    const unpacked = await unpack(bytes);
+    await this.niivue.loadFromArrayBuffer(unpacked.buffer, "labels.nii");
   }
 
   /** colours: of label 1, 2, ... as [r, g, b]; hidden: labels; opacity: 0 to 1. */
