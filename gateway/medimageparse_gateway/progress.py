@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from medimageparse_gateway.answers import EVENT_STREAM, Answer
 from medimageparse_gateway.errors import STATUS_OF_KIND, HttpError, TritonError
 from medimageparse_gateway.forms import Form
-from medimageparse_gateway.triton import Arrays, Triton, Value
+from medimageparse_gateway.triton import SENTENCES, Arrays, Triton, Value
 
 KEEP_ALIVE_S, KEEP_ALIVE = 10.0, b": still at work\n\n"
 
@@ -42,10 +42,13 @@ async def events(
 ) -> AsyncGenerator[bytes, None]:
     triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
     outputs = tuple(dict.fromkeys((*labels.outputs, "report")))
+    arrays: Arrays = {}
     try:
         async with aclosing(responses(triton, model, inputs, outputs, timeout_s)) as answers:
             async for arrays in answers:
                 yield await asyncio.to_thread(event_of, arrays, form, labels)
+        if not arrays.keys() >= set(outputs):  # it ended without a result
+            raise TritonError("internal", SENTENCES["internal"])
     except TritonError as error:
         request.scope["reason"] = error.kind
         yield event("error", {"code": STATUS_OF_KIND[error.kind], "message": error.sentence})
@@ -68,10 +71,14 @@ async def responses(
 
 
 def event_of(arrays: Arrays, form: Form, labels: Answer) -> bytes:
-    if "progress" in arrays:
-        return event("progress", json.loads(arrays["progress"].item()))
-    file = base64.b64encode(labels.made_of(form, arrays)).decode()
-    return event("result", {"report": json.loads(arrays["report"].item()), "labels": file})
+    """Raises TritonError for a response that no model of ours gives."""
+    try:
+        if "progress" in arrays:
+            return event("progress", json.loads(arrays["progress"].item()))
+        file = base64.b64encode(labels.made_of(form, arrays)).decode()
+        return event("result", {"report": json.loads(arrays["report"].item()), "labels": file})
+    except (KeyError, TypeError, ValueError):
+        raise TritonError("internal", SENTENCES["internal"]) from None
 
 
 def event(name: str, data: object) -> bytes:

@@ -108,3 +108,33 @@ def test_a_caller_who_leaves_ends_a_stream_that_is_never_silent(before, volume_f
     with streaming(before(models), volume_file) as lines:
         next(lines)
     assert models.cancelled.wait(PATIENCE_S)
+
+
+class OddModels(FakeModels):
+    """Gives these responses, each by name and content."""
+
+    def __init__(self, *responses):
+        super().__init__(slices=1)
+        self.responses = responses
+
+    async def stream(self, model, inputs, outputs, **options):
+        for response in self.responses:
+            yield {name: np.array([content], np.object_) for name, content in response.items()}
+
+
+@pytest.mark.parametrize(
+    "responses",
+    [
+        (),
+        ({"progress": b"{}"},),
+        ({"progress": b"not JSON"},),
+        ({"report": b"{}"},),
+        ({"nifti_file": b"{}", "report": b"{}"},),
+        ({"nifti_file": b"[]", "report": b"{}"},),
+        ({"nifti_file": b'{"data": ""}', "report": b"not JSON"},),
+        ({"elsewhere": b""},),
+    ],
+)
+def test_a_stream_that_no_model_gives_ends_with_an_error(before, volume_file, responses):
+    *_, (name, data) = events_of(ask(before(OddModels(*responses)), volume_file).text)
+    assert (name, data["code"]) == ("error", 424)
