@@ -8,6 +8,9 @@ import pytest
 
 pytest_plugins = ["helpers.skips", "pytester"]
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their torch and numpy have one each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):

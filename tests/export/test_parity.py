@@ -6,9 +6,8 @@ from helpers import golden_2d, golden_3d
 from helpers.places import DATA, SHARED
 from parity.__main__ import main
 
-IN_BOTH = pytest.mark.parametrize(
-    "options", [pytest.param([], id="pytorch"), pytest.param(["--onnx"], id="onnx", marks=pytest.mark.slow)]
-)
+pytestmark = pytest.mark.slow
+IN_BOTH = pytest.mark.parametrize("options", [[], ["--onnx"]], ids=["pytorch", "onnx"])
 CASES_2D = {
     f"{case}/{name}" for case in golden_2d.CASES for name in ("prob", "matched_id", "pred_logits", "similarity")
 }

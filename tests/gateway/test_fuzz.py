@@ -122,6 +122,7 @@ def statuses(answer):
     return [int(piece[:3]) for piece in answer.split(b"HTTP/1.1 ")[1:]]
 
 
+@pytest.mark.slow
 def test_malformed_requests_are_refused_and_leave_nothing_behind(hasty, volume_file, caplog):
     cases = draw_cases(requests(), N_CASES)
     assert len(set(cases)) >= N_CASES

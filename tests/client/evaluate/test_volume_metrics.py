@@ -86,6 +86,7 @@ def many_components(n_true, n_predicted):
     return truth, predicted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", golden("real_3d"), ids=lambda c: f"{c['file']} {c['prediction']}")
 def test_real_cases_moved_by_some_voxels(case):
     folder = SHARED / "data" / "gts"
