@@ -139,14 +139,15 @@ class Journal:
         self._file.write(record.to_json() + "\n")
         self._file.flush()
 
+    def is_answered(self, name: str) -> bool:
+        """Whether a run before has answered a case; its files may have changed since."""
+        return name in self.records and self.records[name].state == "done"
+
     def is_done(self, name: str, image_sha256: str, truth_sha256: str) -> bool:
         """Whether a case was answered with these files; one that failed is tried again."""
         record = self.records.get(name)
-        return (
-            record is not None
-            and record.state == "done"
-            and (record.image_sha256, record.truth_sha256) == (image_sha256, truth_sha256)
-        )
+        hashes = (image_sha256, truth_sha256)
+        return record is not None and self.is_answered(name) and (record.image_sha256, record.truth_sha256) == hashes
 
     def _rewrite(self) -> None:
         """The lines that count, in a new file that takes the place of the old one."""
