@@ -194,7 +194,9 @@ def long_work(target: Target) -> None:
 def one_byte_chunks(target: Target) -> None:
     """Six bytes of a connection for each byte of a body."""
     for path in POSTS:
-        status = http(target.gateway, "POST", path, iter([b" "] * 50_000 * target.size), target.authorization())
+        kind = {"Content-Type": FORM if path.startswith("/v1") else "application/json"}
+        chunks = iter([b" "] * 50_000 * target.size)
+        status = http(target.gateway, "POST", path, chunks, kind | target.authorization())
         demand(status in REFUSED, f"{path} answered {status} to chunks")
 
 
