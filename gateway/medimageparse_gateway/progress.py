@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
+from medimageparse_contract.models import STREAMS
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -61,8 +62,8 @@ async def responses(
     triton: Triton, model: str, inputs: Mapping[str, Value], outputs: tuple[str, ...], timeout_s: float
 ) -> AsyncGenerator[Arrays, None]:
     """Those of the model's decoupled twin; a server without it gives the result alone."""
-    twin = f"{model}_stream"
-    if not await triton.has(twin):
+    twin = STREAMS.get(model)
+    if twin is None or not await triton.has(twin):
         yield await triton.infer(model, inputs, outputs, timeout_s=timeout_s)
         return
     async with aclosing(triton.stream(twin, inputs, ("progress", *outputs), timeout_s=timeout_s)) as answers:
