@@ -23,6 +23,7 @@ const OPTIONS = {
   selectionBoxColor: [1, 1, 1, 0.5],
   loadingText: "",
   tileMargin: 8,
+  multiplanarLayout: 2, // a grid: the tiles stay where they are when the legend comes
   viewModeHotKey: "", // the page has keys of its own
   clipPlaneHotKey: "",
   cycleClipPlaneHotKey: "",
