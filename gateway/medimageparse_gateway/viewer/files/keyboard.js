@@ -37,5 +37,6 @@ function nameOf(event) {
 }
 
 function shownAs(name) {
-  return { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc" }[name] ?? (name.length === 1 ? name.toUpperCase() : name);
+  const signs = { ArrowUp: "↑", ArrowDown: "↓", ArrowLeft: "←", ArrowRight: "→", Escape: "Esc" };
+  return signs[name] ?? (name.length === 1 ? name.toUpperCase() : name);
 }

@@ -35,7 +35,8 @@ export function drawLegend(structures, report, onChange, onPick) {
   const rows = structures.map(({ name, rgb }, index) => {
     const prompt = report.prompts[index];
     const label = index + 1;
-    return prompt.present ? foundRow(name, rgb, label, prompt, toggle(label), () => onPick(label)) : absentRow(name, prompt);
+    if (!prompt.present) return absentRow(name, prompt);
+    return foundRow(name, rgb, label, prompt, toggle(label), () => onPick(label));
   });
   const isFound = (row) => !row.classList.contains("absent");
   byId("legend").replaceChildren(...rows.filter(isFound), ...rows.filter((row) => !isFound(row)));
@@ -45,8 +46,8 @@ export function drawLegend(structures, report, onChange, onPick) {
 }
 
 function foundRow(name, rgb, label, prompt, toggle, pick) {
-  const eye = element("button", { class: "eye", type: "button", value: label, "aria-label": `Show ${name}`, click: toggle });
-  eye.append(swatch(rgb));
+  const about = { class: "eye", type: "button", value: label, "aria-label": `Show ${name}` };
+  const eye = element("button", { ...about, click: toggle }, swatch(rgb));
   const go = element("button", { class: "name", type: "button", title: prompt.text, click: pick }, name);
   return element("tr", {}, element("td", {}, eye), element("td", {}, go), ...numbers(amount(prompt), prompt));
 }
@@ -54,7 +55,8 @@ function foundRow(name, rgb, label, prompt, toggle, pick) {
 function absentRow(name, prompt) {
   const title = element("span", { class: "name", title: prompt.text }, name);
   const grey = element("span", { class: "eye" }, swatch(ABSENT));
-  return element("tr", { class: "absent" }, element("td", {}, grey), element("td", {}, title), ...numbers("not found", prompt));
+  const cells = [element("td", {}, grey), element("td", {}, title), ...numbers("not found", prompt)];
+  return element("tr", { class: "absent" }, ...cells);
 }
 
 function numbers(size, prompt) {

@@ -51,9 +51,8 @@ function ofModality() {
 function shown() {
   const wanted = search.value.trim().toLowerCase();
   const matches = (text) => text.toLowerCase().includes(wanted);
-  return ofModality().filter(
-    (row) => (!preset.value || row.presets.includes(preset.value)) && [row.name, row.prompt, ...row.aliases].some(matches),
-  );
+  const ofPreset = ofModality().filter((row) => !preset.value || row.presets.includes(preset.value));
+  return ofPreset.filter((row) => [row.name, row.prompt, ...row.aliases].some(matches));
 }
 
 function choose(row) {
@@ -108,7 +107,8 @@ function drawCatalogue() {
   const listed = shown();
   const parts = [];
   if (search.value.trim()) {
-    parts.push(element("button", { type: "button", class: "wide", click: addTyped }, `Ask for “${search.value.trim()}”`));
+    const words = `Ask for “${search.value.trim()}”`;
+    parts.push(element("button", { type: "button", class: "wide", click: addTyped }, words));
   } else if (preset.value) {
     const chooseAll = () => {
       listed.forEach(choose);

@@ -49,7 +49,7 @@ function kindOf(bytes) {
   const starts = (...first) => first.every((byte, index) => bytes[index] === byte);
   if (starts(0x89, 0x50, 0x4e, 0x47) || starts(0xff, 0xd8, 0xff)) return "images";
   if (looksLikeNifti(bytes)) return "volumes";
-  throw new Refusal("This is neither a NIfTI volume (.nii, .nii.gz) nor an image (PNG, JPEG). Convert it to one of these");
+  throw new Refusal("This is neither a NIfTI volume (.nii, .nii.gz) nor an image (PNG, JPEG). Convert it first");
 }
 
 function close() {
@@ -134,8 +134,9 @@ async function showAnswer(newAnswer) {
 }
 
 function warnings() {
-  const cut = answer.report.prompts.flatMap((prompt, index) => (prompt.truncated ? [answer.structures[index].name] : []));
-  return [...answer.report.warnings, ...cut.map((name) => `longer than the model reads; its end was left out: ${name}`)];
+  const cut = answer.structures.filter((_, index) => answer.report.prompts[index].truncated);
+  const tell = ({ name }) => `longer than the model reads, so its end is left out: ${name}`;
+  return [...answer.report.warnings, ...cut.map(tell)];
 }
 
 /** Draws the masks as legend and opacity say. */

@@ -67,7 +67,7 @@ export class VolumeView {
     const niivue = new window.niivue.Niivue({ ...OPTIONS, multiplanarShowRender: window.niivue.SHOW_RENDER.ALWAYS });
     niivue.onLocationChange = (place) => this.#tell(place);
     if (!document.createElement("canvas").getContext("webgl2")) {
-      throw new Refusal("This browser cannot draw volumes, since WebGL 2 is switched off. Switch it on, or take another");
+      throw new Refusal("This browser has WebGL 2 switched off and cannot draw volumes. Switch it on");
     }
     await niivue.attachToCanvas(this.canvas);
     this.niivue = niivue;
@@ -127,7 +127,8 @@ export class VolumeView {
   /** Through the slices, or about the body in 3D. */
   step(view, right, up) {
     const { scene } = this.niivue;
-    if (view === "render") this.niivue.setRenderAzimuthElevation(scene.renderAzimuth + 5 * right, scene.renderElevation + 5 * up);
+    const turned = [scene.renderAzimuth + 5 * right, scene.renderElevation + 5 * up]; // degrees
+    if (view === "render") this.niivue.setRenderAzimuthElevation(...turned);
     else if (view === "sagittal") this.niivue.moveCrosshairInVox(up, 0, 0);
     else if (view === "coronal") this.niivue.moveCrosshairInVox(0, up, 0);
     else this.niivue.moveCrosshairInVox(0, 0, up);
