@@ -34,6 +34,8 @@ from medimageparse_serving.launch.addresses import open_local
 from medimageparse_serving.launch.serve import TritonServer
 from medimageparse_serving.launch.server_processes import children, is_running
 
+NO_NOHUP = ["env", "--default-signal=HUP"]  # the tests themselves may run under nohup
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory, both_demos):
@@ -110,7 +112,8 @@ def test_killed_under_load_it_comes_back_and_answers_nothing_wrong(service, volu
 
 
 def test_a_stopped_process_is_noticed(tmp_path, both_demos, volume):
-    with serving(tmp_path / "log", both_demos) as service, Load(service.grpc, volume) as load:
+    started = serving(tmp_path / "log", both_demos, "--canary-interval=1")
+    with started as service, Load(service.grpc, volume) as load:
         for victim in ("encode_masks/", "tritonserver"):
             triton, steps, prefix = triton_of(service)
             [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
@@ -159,7 +162,7 @@ def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsy
 def test_a_request_under_way_is_finished_when_the_server_is_to_end(tmp_path, repository, phantom, number):
     """And a full disk under the log disturbs nothing."""
     with (
-        serving(Path("/dev/full"), repository, "--canary-interval=1000", "--verbose") as service,
+        serving(Path("/dev/full"), repository, "--canary-interval=1000", "--verbose", before=NO_NOHUP) as service,
         asking(service, phantom) as answer,
     ):
         service.process.send_signal(number)
@@ -171,7 +174,9 @@ def test_a_request_under_way_is_finished_when_the_terminal_is_closed(tmp_path, r
     """The last word to a terminal that is gone goes nowhere, and disturbs nothing."""
     ours, terminal = pty.openpty()
     flags = ("--canary-interval=1000", "--verbose")
-    with serving(tmp_path / "log", repository, *flags, before=["setsid", "--ctty"], stdin=terminal) as service:
+    with serving(
+        tmp_path / "log", repository, *flags, before=[*NO_NOHUP, "setsid", "--ctty"], stdin=terminal
+    ) as service:
         os.close(terminal)
         with asking(service, phantom) as answer:
             os.close(ours)
