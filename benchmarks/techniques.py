@@ -89,7 +89,8 @@ def run_parts(setup: Setup, way: Way, request: Tensors) -> tuple[Tensors, list[A
     known, marks = dict(request), [mark(setup.device)]
     for part, network in setup.networks.items():
         outputs = way[part]([known[spec.name] for spec in network.inputs])
-        known |= zip((spec.name for spec in network.outputs), outputs, strict=True)
+        # the original has no lost_to, which is the last one
+        known |= zip((spec.name for spec in network.outputs), outputs, strict=False)
         marks.append(mark(setup.device))
     return known, marks
 

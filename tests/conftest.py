@@ -30,3 +30,8 @@ def exported(tmp_path_factory):
         return path
 
     return repository
+
+
+def pytest_make_parametrize_id(config, val, argname):
+    """Bytes are no names of tests: gzip writes the time into them, and two workers would see different tests."""
+    return argname if isinstance(val, bytes) else None
