@@ -11,6 +11,7 @@ from medimageparse_client.errors import (
     ServerBusy,
     ServerError,
     ServerUnavailable,
+    UnknownPrompt,
 )
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
@@ -29,4 +30,5 @@ __all__ = [
     "ServerBusy",
     "ServerError",
     "ServerUnavailable",
+    "UnknownPrompt",
 ]

@@ -8,6 +8,7 @@ MedImageParseError
  ├─ InvalidRequest         refused, here or by the server; the message says what to send instead
  │   ├─ InvalidVolume      the volume cannot be read or sent; found out before anything was sent
  │   └─ InvalidImage       the same for an image
+ ├─ UnknownPrompt          a result is asked for a prompt that was not sent; a KeyError too
  └─ ServerError            anything else, with the server's words
 """
 
@@ -50,6 +51,12 @@ class InvalidVolume(InvalidRequest):
 
 class InvalidImage(InvalidRequest):
     """The image cannot be read or sent; nothing was sent."""
+
+
+class UnknownPrompt(MedImageParseError, KeyError):
+    """The result has no such prompt; the message lists those it has."""
+
+    __str__ = Exception.__str__  # a KeyError would put the sentence in quotes
 
 
 class ServerError(MedImageParseError):

@@ -5,7 +5,7 @@ import os
 import secrets
 import stat
 import unicodedata
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -136,6 +136,19 @@ def picture_bytes(picture: Image.Image, ending: str) -> bytes:
     file = BytesIO()
     picture.save(file, kind)
     return file.getvalue()
+
+
+def write_files(folder: str | os.PathLike[str], contents: Mapping[str, bytes]) -> None:
+    """Puts each file, by name, into the folder."""
+    for name, data in contents.items():
+        write_file(Path(folder) / name, data)
+
+
+def write_picture(picture: Image.Image, path: str | os.PathLike[str] | None) -> Image.Image:
+    """The picture, also written where there is a path; the name's ending says as what."""
+    if path is not None:
+        write_file(path, picture_bytes(picture, Path(path).suffix))
+    return picture
 
 
 @contextmanager

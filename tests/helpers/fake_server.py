@@ -29,6 +29,7 @@ class FakeTriton:
     voxel_ml = 0.002
     sides_known = True
     warnings = ()
+    told: dict[str, dict[str, object]] = {}  # prompt -> what its report says besides
     stopped: list[bool] = []  # of each stream, whether it was cancelled
     odd_progress: dict[str, object] = {}
 
@@ -112,9 +113,11 @@ class FakeTriton:
                     "volume_ml": counts[label] * self.voxel_ml if self.voxel_ml else None,
                     "truncated": len(prompt) > 100,
                 }
+                | self.told.get(prompt, {})
                 for label, prompt in enumerate(prompts, start=1)
             ],
             "warnings": list(self.warnings),
+            "milliseconds": {"total": 12.4},
             "image": {
                 "stored_orientation": "LAS" if self.sides_known else None,
                 "affine": affine.tolist(),

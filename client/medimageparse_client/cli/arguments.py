@@ -31,24 +31,56 @@ def server_options() -> argparse.ArgumentParser:
 def batch_options() -> argparse.ArgumentParser:
     """What the commands take that segment files."""
     batch = argparse.ArgumentParser(add_help=False)
-    batch.add_argument("--report", type=result_name, help="the server's report to write (.json)")
-    batch.add_argument("--prompt", action="append", default=[], help="a prompt; may be repeated")
-    batch.add_argument("--prompts-file", type=file_name, help="a text file, one prompt a line; # begins a comment line")
-    batch.add_argument("--timeout", type=seconds, default=600.0, help="seconds for a request (default: %(default)g)")
-    batch.add_argument(
-        "--in-flight", type=int, choices=range(1, 33), metavar="N", default=3, help="requests at a time (default: 3)"
+    add_prompts(batch.add_argument_group("what to look for"))
+    add_results(batch.add_argument_group("results besides --output"))
+    add_run(batch.add_argument_group("how it runs"))
+    return batch
+
+
+def add_prompts(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--prompt", action="append", default=[], help="a prompt; may be repeated, and then all arguments are files"
     )
-    batch.add_argument(
+    group.add_argument("--prompts-file", type=file_name, help="a text file, one prompt a line; # begins a comment line")
+
+
+def add_results(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--report", type=result_name, help="the server's report (default: .json beside --output; /dev/null for none)"
+    )
+    group.add_argument(
+        "--masks-dir", type=result_name, metavar="DIR", help="folder for a mask of each prompt, called after it"
+    )
+    group.add_argument(
+        "--statistics", type=file_name, metavar="FILE", help="numbers of all files and prompts (.csv, .tsv or .json)"
+    )
+    group.add_argument("--json", action="store_true", help="write each report as a line to standard output, no table")
+    group.add_argument("--quiet", action="store_true", help="tell errors only")
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="tell how long each step took, and of several files each table"
+    )
+
+
+def add_run(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--timeout", type=seconds, default=600.0, help="seconds for a request (default: %(default)g)")
+    group.add_argument(
+        "--in-flight",
+        type=int,
+        choices=range(1, 33),
+        metavar="N",
+        default=3,
+        help="requests at a time (default: 3); fewer where the server has no room for them",
+    )
+    group.add_argument(
         "--retry-for",
         type=seconds_or_0,
         default=120.0,
         metavar="SECONDS",
         help="how long to wait for a server that restarts or is overloaded; 0 never (default: %(default)g)",
     )
-    batch.add_argument(
+    group.add_argument(
         "--skip-existing", action="store_true", help="leave out files whose results are there, to go on with a run"
     )
-    return batch
 
 
 def file_name(text: str) -> Path:
@@ -58,9 +90,11 @@ def file_name(text: str) -> Path:
     return Path(os.path.expanduser(text) if text.startswith("~/") else text)
 
 
-def result_name(text: str) -> Path | str:
-    """A path, or - for standard output."""
-    return "-" if text in ("-", "/dev/stdout", "/dev/fd/1") else file_name(text)
+def result_name(text: str) -> str:
+    """A path, which may end in / for a folder that is still to be made, or - for standard output."""
+    if text in ("-", "/dev/stdout", "/dev/fd/1"):
+        return "-"
+    return f"{file_name(text)}{os.sep * text.endswith(os.sep)}"
 
 
 def positive(text: str) -> int:

@@ -38,10 +38,12 @@ EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
 
 EXIT_CODE_HELP = """\
 exit codes:
-  0  done                     4  no answer in time
-  1  some of several failed   5  a file cannot be read or written
-  2  wrong command line       6  refused; the message says what to send instead
-  3  server not available     7  the server failed, or this program itself; --debug shows where
+    0  done                     4  no answer in time
+    1  some of several failed   5  a file cannot be read or written
+    2  wrong command line       6  refused; the message says what to send instead
+    3  server not available     7  the server failed, or this program itself; --debug shows where
+  130  stopped by Ctrl-C or SIGTERM
+Of several files that all fail in one way, the code is that of one file.
 """
 
 
@@ -122,15 +124,19 @@ def describe(error: Exception, name: object = "") -> str:
     """What went wrong in one sentence, after the name of the file that it is about."""
     if isinstance(error, OSError):
         name = error.filename or name
-        sentence = error.strerror or str(error) or type(error).__name__
-    elif isinstance(error, MedImageParseError | WrongCommandLine):
-        sentence = str(error)
-    elif isinstance(error, MemoryError):
-        sentence = "there is not enough memory for it"
-    else:
-        words = " ".join(str(error).split())
-        sentence = f"a fault of this program, please report it; --debug shows where: {type(error).__name__} {words}"
-    return f"{name}: {sentence}" if name else sentence
+    return f"{name}: {sentence_of(error)}" if name else sentence_of(error)
+
+
+def sentence_of(error: Exception) -> str:
+    """What went wrong, of whichever file."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or type(error).__name__
+    if isinstance(error, MedImageParseError | WrongCommandLine):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
+    words = " ".join(str(error).split())
+    return f"a fault of this program, please report it; --debug shows where: {type(error).__name__} {words}"
 
 
 def exit_code(error: Exception) -> int:

@@ -1,29 +1,35 @@
 """What to do, as far as it can be known before anything is sent."""
 
 import argparse
+import json
 import os
 import re
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
-from medimageparse_client.cli.sources import Place, Source, Standard, find_sources, split_arguments, unique
+from medimageparse_client.cli.sources import Place, Source, Standard, find_sources, list_of, split_arguments, unique
 from medimageparse_client.files import check_place, ending_of, identity, is_stream
 from medimageparse_client.inputs import check_prompts
 
 
 @dataclass(frozen=True)
 class Job:
-    """One volume or image, and where to write each of its kind's results whose option is given."""
+    """One volume or image, and where to write each of its kind's results whose option is given.
+
+    masks: the folder for a mask of each prompt
+    """
 
     source: Source
     results: dict[str, Place]
+    masks: Path | None = None
 
-    def is_done(self) -> bool:
-        return all(isinstance(place, Path) and place.is_file() for place in self.results.values())
+    def is_done(self, mask_names: Collection[str]) -> bool:
+        has_masks = self.masks is None or all((self.masks / name).is_file() for name in mask_names or [""])
+        return has_masks and all(isinstance(place, Path) and place.is_file() for place in self.results.values())
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,11 @@ def make_plan(args: argparse.Namespace) -> Plan:
     into_folders = len(inputs) > 1 or bool(folders)
     if into_folders and Standard.INPUT in sources:
         raise WrongCommandLine(f"- reads one {kind.noun} from standard input; give no other {kind.noun} beside it")
-    jobs = [Job(source, result_places(args, source, into_folders)) for source in sources]
+    check_wanted(args)
+    jobs = [
+        Job(source, result_places(args, source, into_folders), masks_place(args, source, into_folders))
+        for source in sources
+    ]
     check_endings(args, jobs[0], checked)
     check_folders(args, folders)
     check_results(args, jobs)
@@ -68,7 +78,7 @@ def result_places(args: argparse.Namespace, source: Source, into_folders: bool) 
     kind: Kind = args.kind
     places: dict[str, Place] = {}
     for option, endings in kind.results.items():
-        place: Path | str | None = getattr(args, option)
+        place: str | None = getattr(args, option)
         if place is None:
             continue
         if place == "-":
@@ -80,13 +90,58 @@ def result_places(args: argparse.Namespace, source: Source, into_folders: bool) 
         names_file = bool(ending_of(path, endings))
         if into_folders and names_file:
             raise WrongCommandLine(f"for several {kind.noun}s --{option} names a folder")
-        if into_folders or path.is_dir():
+        if into_folders or path.is_dir() or place.endswith(os.sep):
             places[option] = path / (stem_of(source, kind) + endings[0])
         elif names_file or is_stream(path):
             places[option] = path
         else:
-            raise WrongCommandLine(f"--{option} names a {' or '.join(endings)} file")
+            raise WrongCommandLine(f"--{option} names a {' or '.join(endings)} file, or a folder/")
+    output = places.get("output")
+    if args.report is None and isinstance(output, Path) and not is_stream(output):
+        places["report"] = report_beside(output, kind)
     return places
+
+
+def report_beside(output: Path, kind: Kind) -> Path:
+    """Where the report lies that says what the labels mean; no other file is overwritten unasked."""
+    ending = ending_of(output, kind.results["output"])
+    path = output.with_name(f"{output.name[: len(output.name) - len(ending)]}.json")
+    if path.is_file() and not is_report(path):
+        raise WrongCommandLine(
+            f"{path}: the report beside {output.name} would overwrite this file, which is none; name one with --report"
+        )
+    return path
+
+
+def is_report(path: Path) -> bool:
+    try:
+        told = json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(told, dict) and "prompts" in told
+
+
+def masks_place(args: argparse.Namespace, source: Source, into_folders: bool) -> Path | None:
+    """The folder for one volume's or image's masks; of several each has its own."""
+    if args.masks_dir is None:
+        return None
+    if args.masks_dir == "-":
+        raise WrongCommandLine("--masks-dir names a folder")
+    folder = Path(args.masks_dir)
+    return folder / stem_of(source, args.kind) if into_folders else folder
+
+
+def check_wanted(args: argparse.Namespace) -> None:
+    """Whether there is anything to give, and to one reader each."""
+    options = (*args.kind.results, "masks_dir", "statistics")
+    if not args.json and all(getattr(args, option) is None for option in options):
+        raise WrongCommandLine("nothing would be written; give -o OUTPUT, or --json for the report alone")
+    if args.json and any(getattr(args, option) == "-" for option in args.kind.results):
+        raise WrongCommandLine("--json takes standard output; write the other results into files")
+    for option, endings in args.kind.run_files.items():
+        path: Path | None = getattr(args, option)
+        if path and not ending_of(path, endings):
+            raise WrongCommandLine(f"--{option.replace('_', '-')} names a {list_of(endings)} file")
 
 
 def stem_of(source: Source, kind: Kind) -> str:
@@ -103,6 +158,8 @@ def encoding_of(place: Place, endings: tuple[str, ...]) -> str:
 
 def check_endings(args: argparse.Namespace, job: Job, prompts: Sequence[str]) -> None:
     kind: Kind = args.kind
+    if "output" not in job.results:
+        return
     ending = encoding_of(job.results["output"], kind.results["output"])
     limit = kind.max_prompts.get(ending, len(prompts))
     if len(prompts) > limit:
@@ -115,10 +172,10 @@ def check_folders(args: argparse.Namespace, folders: list[Path]) -> None:
     searched = {identity(folder): folder for folder in folders}
     for option, endings in kind.results.items():
         place = getattr(args, option)
-        if place not in (None, "-") and endings[0] in kind.suffixes and identity(place) in searched:
+        if place not in (None, "-") and endings[0] in kind.suffixes and identity(Path(place)) in searched:
             raise WrongCommandLine(
                 f"--{option} {place}: a second run would take the results for {kind.noun}s, or a result would "
-                f"overwrite one; name a folder that is not searched, for example {place / 'results'}"
+                f"overwrite one; name a folder that is not searched, for example {Path(place) / 'results'}"
             )
 
 
@@ -130,10 +187,17 @@ def check_results(args: argparse.Namespace, jobs: list[Job]) -> None:
         if isinstance(job.source, Path):
             read[identity(job.source)] = f"the {args.kind.noun} {job.source}"
     written: dict[Hashable, str] = {}
+    key: Hashable
+    for option in args.kind.run_files:
+        if path := getattr(args, option):
+            key = identity(path, folds_case=check_place(path))
+            if key in read:
+                raise WrongCommandLine(f"{path}: --{option} would overwrite {read[key]}; write it elsewhere")
+            written[key] = f"--{option}"
     for job in jobs:
         for option, place in job.results.items():
             if isinstance(place, Standard):
-                key: Hashable = place
+                key = place
                 if option != "report" and sys.stdout.isatty():
                     raise WrongCommandLine("standard output is a terminal; redirect it into a file or a pipe")
             elif place.resolve() == Path(os.devnull):

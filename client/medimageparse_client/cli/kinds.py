@@ -26,9 +26,11 @@ class Kind:
     recognizes: whether a file holds such a thing, whatever its name
     rejects: whether a file that is named so holds for certain another thing
     results: option -> the endings of the file it names; the first is given to results in a folder
+    run_files: option -> the endings of the one file that it names for all of a run
     encode: option -> what makes the bytes of that file
     max_prompts: ending -> how many a label map that ends so can hold
     segment: sends one file, or its bytes
+    mask_ending: of the file of one prompt's mask
     has_slices: whether it is done slice by slice, and tells how far it is
     table: what was found, one line a prompt, and what was used
     """
@@ -39,11 +41,13 @@ class Kind:
     recognizes: Callable[[Path], bool]
     rejects: Callable[[Path], bool]
     results: dict[str, tuple[str, ...]]
+    run_files: dict[str, tuple[str, ...]]
     encode: dict[str, Encoder]
     max_prompts: dict[str, int]
     segment: Callable[
         [argparse.Namespace, Client, Path | bytes, tuple[str, ...], Progress | None], Segmentation | ImageSegmentation
     ]
+    mask_ending: str
     has_slices: bool
     table: Callable[[Any], str]
 

@@ -7,15 +7,23 @@ from typing import get_args
 from medimageparse_contract.models import MODEL_3D
 from medimageparse_contract.options import Intensity, Orientation
 
-from medimageparse_client.cli.arguments import Commands, batch_options, result_name, server_options
+from medimageparse_client.cli import numbers
+from medimageparse_client.cli.arguments import Commands, batch_options, file_name, result_name, server_options
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP
 from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
 from medimageparse_client.client import Client
 from medimageparse_client.formats import nifti, voxels
 from medimageparse_client.progress import Progress
+from medimageparse_client.results import label_table
+from medimageparse_client.results.report import VolumePrompt
 from medimageparse_client.results.segmentation import Segmentation
 
+WHY_ABSENT = {
+    "low_score": "its score is at most 0.5 on every slice",
+    "overlap": "other prompts have what it found",
+    "empty_mask": "it scored, but no voxel is more probable than not",
+}
 HELP = """\
 The first argument is a volume, or a folder of volumes, and the others are prompts. With --prompt or --prompts-file
 all arguments are volumes and folders. For several volumes -o, --preview and --report name folders, and the results
@@ -41,8 +49,14 @@ def add_to(commands: Commands) -> None:
     )
     parser.set_defaults(run=segment, kind=VOLUMES, image_type=None)
     parser.add_argument("arguments", nargs="+", metavar="VOLUME PROMPT", help="a .nii or .nii.gz file and the prompts")
-    parser.add_argument("-o", "--output", type=result_name, required=True, help="label map to write (.nii.gz or .nii)")
+    parser.add_argument("-o", "--output", type=result_name, help="label map to write (.nii.gz or .nii)")
     parser.add_argument("--preview", type=result_name, help="picture of a few slices to write (.png)")
+    parser.add_argument(
+        "--label-table",
+        type=file_name,
+        metavar="FILE",
+        help="names and colours of the labels, for ITK-SNAP (.label, .txt) or 3D Slicer (.ctbl)",
+    )
     parser.add_argument("--intensity", choices=get_args(Intensity), default="auto", help="default: %(default)s")
     parser.add_argument("--orientation", choices=get_args(Orientation), default="LAS", help="default: %(default)s")
     parser.add_argument("--slice-axis", choices=["auto", "0", "1", "2"], default="auto", help="default: %(default)s")
@@ -72,8 +86,8 @@ def volume_table(result: Segmentation) -> str:
     for prompt, label in result.labels.items():
         found = facts.prompts[label - 1]
         ml = "-" if found.volume_ml is None else f"{found.volume_ml:.1f}"
-        cut = CUT if found.truncated else ""
-        lines.append(f"{label:>5}  {found.highest_score:>5.2f}  {found.voxels:>9}  {ml:>8}  {prompt}{cut}\n")
+        told = CUT * found.truncated + "".join(f"  ({reason})" for reason in reasons(found))
+        lines.append(f"{label:>5}  {found.highest_score:>5.2f}  {found.voxels:>9}  {ml:>8}  {prompt}{told}\n")
     used = facts.image
     sides = f"stored as {used.stored_orientation}, read as {used.orientation}"
     words = (
@@ -84,6 +98,13 @@ def volume_table(result: Segmentation) -> str:
     return "".join(lines) + f"used: {' | '.join(words)}\n"
 
 
+def reasons(found: VolumePrompt) -> list[str]:
+    """Why a prompt is absent, and to which labels it lost slices."""
+    why = WHY_ABSENT.get(found.why_absent or "", found.why_absent)
+    lost = [f"overlaps label {lost.label}, which has {lost.slices} of its slices" for lost in found.lost_to]
+    return [*([f"absent: {why}"] if why else []), *lost]
+
+
 VOLUMES = Kind(
     noun="volume",
     model=MODEL_3D,
@@ -91,9 +112,11 @@ VOLUMES = Kind(
     recognizes=voxels.recognizes,
     rejects=lambda path: False,
     results={"output": (".nii.gz", ".nii"), "preview": (".png",), "report": (".json",)},
+    run_files={"statistics": numbers.ENDINGS, "label_table": label_table.ENDINGS},
     encode=ENCODE,
     max_prompts={},
     segment=segment_volume,
+    mask_ending=".nii.gz",
     has_slices=True,
     table=volume_table,
 )

@@ -7,6 +7,7 @@ from typing import get_args
 from medimageparse_contract.image_types import ImageType
 from medimageparse_contract.models import MODEL_2D
 
+from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, result_name, server_options
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP
@@ -46,9 +47,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "arguments", nargs="+", metavar="IMAGE PROMPT", help="a .png, .jpg or DICOM file and the prompts"
     )
-    parser.add_argument(
-        "-o", "--output", type=result_name, required=True, help="label map (.png) or probabilities (.npz)"
-    )
+    parser.add_argument("-o", "--output", type=result_name, help="label map (.png) or probabilities (.npz)")
     parser.add_argument("--preview", type=result_name, help="picture of the image with its labels to write (.png)")
     parser.add_argument("--image-type", choices=get_args(ImageType), help="kind of image; see below")
     together = parser.add_mutually_exclusive_group()
@@ -96,9 +95,11 @@ IMAGES = Kind(
     recognizes=picture.recognizes,
     rejects=picture.is_dicom_without_picture,
     results={"output": (".png", ".npz"), "preview": (".png",), "report": (".json",)},
+    run_files={"statistics": numbers.ENDINGS},
     encode=ENCODE,
     max_prompts={".png": MAX_LABEL},
     segment=segment_image,
+    mask_ending=".png",
     has_slices=False,
     table=image_table,
 )

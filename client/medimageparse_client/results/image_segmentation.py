@@ -4,7 +4,6 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,11 +11,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from medimageparse_client.errors import OddAnswer
-from medimageparse_client.files import ending_of, picture_bytes, write_file
+from medimageparse_client.files import ending_of, picture_bytes, write_file, write_files, write_picture
 from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture, upright_size
 from medimageparse_client.results.answer import Answer, odd_answers_refused
+from medimageparse_client.results.mask_files import mask_names
 from medimageparse_client.results.preview import colour, draw_image_preview
-from medimageparse_client.results.report import ImageFacts, ImagePrompt, Report, facts_of
+from medimageparse_client.results.report import ImageFacts, ImagePrompt, Report, facts_of, label_of, labels_of
+from medimageparse_client.results.statistics import IMAGE_COLUMNS, Row, html_table, rows_of
 
 if TYPE_CHECKING:
     from medimageparse_client.formats.dicom_slice import DicomSlice
@@ -46,10 +47,7 @@ class ImageSegmentation:
     @property
     def labels(self) -> dict[str, int]:
         """Prompt -> label; of a repeated prompt the first."""
-        labels: dict[str, int] = {}
-        for label, prompt in enumerate(self.prompts, start=1):
-            labels.setdefault(prompt, label)
-        return labels
+        return labels_of(self.prompts)
 
     @cached_property
     def label_map(self) -> npt.NDArray[np.unsignedinteger[Any]]:
@@ -63,8 +61,8 @@ class ImageSegmentation:
         return label_map
 
     def mask(self, prompt: str) -> npt.NDArray[np.bool_]:
-        """The pixels [H,W] of one prompt; masks of two prompts may overlap."""
-        return find_mask(self.probabilities[self.labels[prompt] - 1])
+        """The pixels [H,W] of one prompt; masks of two may overlap. UnknownPrompt for one that was not asked."""
+        return find_mask(self.probabilities[label_of(self.labels, prompt) - 1])
 
     @property
     def facts(self) -> ImageFacts:
@@ -73,8 +71,24 @@ class ImageSegmentation:
 
     def describe(self, prompt: str) -> Report:
         """What the report says about one prompt: present, area_pixels, box_pixels, category, p_value and more."""
-        described: Report = self.report["prompts"][self.labels[prompt] - 1]
+        described: Report = self.report["prompts"][label_of(self.labels, prompt) - 1]
         return described
+
+    def statistics(self) -> list[Row]:
+        """One row a prompt, for pandas.DataFrame: what the report says."""
+        return rows_of(self.report, IMAGE_COLUMNS)
+
+    def _repr_html_(self) -> str:
+        return html_table(self.statistics())
+
+    def masks(self) -> dict[str, bytes]:
+        """Name of a file -> its bytes, a black and white .png for each prompt."""
+        pictures = {name: self.mask(prompt) for prompt, name in mask_names(self.labels, ".png").items()}
+        return {name: picture_bytes(Image.fromarray(mask), ".png") for name, mask in pictures.items()}
+
+    def save_masks(self, folder: str | os.PathLike[str]) -> None:
+        """Writes what `masks` gives into a folder; each file whole or not at all."""
+        write_files(folder, self.masks())
 
     def to_bytes(self, ending: str = ".png") -> bytes:
         """The label map as the bytes of an 8-bit palette .png, or probabilities, prompts and categories of an .npz."""
@@ -103,9 +117,9 @@ class ImageSegmentation:
         picture = decode_picture(self.image, facts.image.exif_orientation, intensity.bounds, intensity.padding)
         return draw_image_preview(picture, self.label_map, legend)
 
-    def preview(self, path: str | os.PathLike[str]) -> None:
-        """Writes what `draw` gives (.png); whole or not at all."""
-        write_file(path, picture_bytes(self.draw(), Path(path).suffix))
+    def preview(self, path: str | os.PathLike[str] | None = None) -> Image.Image:
+        """What `draw` gives; with a path (.png) it is written too, whole or not at all."""
+        return write_picture(self.draw(), path)
 
 
 def find_mask(probability: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

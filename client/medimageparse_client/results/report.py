@@ -1,9 +1,12 @@
 """What this package reads out of the server's reports; a report has more, and callers get all of it as it is."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
+
+from medimageparse_client.errors import UnknownPrompt
 
 Report: TypeAlias = dict[str, Any]
 Row: TypeAlias = tuple[float, float, float, float]
@@ -27,14 +30,27 @@ class Intensity:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """On `slices` slices the prompt of `label` has what two prompts found."""
+
+    label: int
+    slices: int
+
+
+@dataclass(frozen=True)
 class VolumePrompt:
-    """volume_ml: None where the size of a voxel is not known"""
+    """
+    volume_ml: None where the size of a voxel is not known
+    why_absent: None for a prompt that is present, and from a server that does not tell
+    """
 
     present: bool
     highest_score: float
     voxels: int
     volume_ml: float | None
     truncated: bool
+    why_absent: str | None = None
+    lost_to: tuple[Lost, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,3 +138,18 @@ def facts_of(report: Report, kind: type[Facts]) -> Facts:
 
 def bounds_words(bounds: tuple[float, float] | None) -> str:
     return f"{bounds[0]:g}..{bounds[1]:g}" if bounds else ""
+
+
+def labels_of(prompts: Iterable[str]) -> dict[str, int]:
+    """Prompt -> label; of a repeated prompt the first."""
+    labels: dict[str, int] = {}
+    for label, prompt in enumerate(prompts, start=1):
+        labels.setdefault(prompt, label)
+    return labels
+
+
+def label_of(labels: Mapping[str, int], prompt: str) -> int:
+    """The label of a prompt; UnknownPrompt for one that is not there."""
+    if prompt not in labels:
+        raise UnknownPrompt(f"the result has no prompt {prompt!r}; it has {', '.join(map(repr, labels)) or 'none'}")
+    return labels[prompt]

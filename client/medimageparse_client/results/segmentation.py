@@ -3,7 +3,6 @@
 import gzip
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from medimageparse_client.errors import OddAnswer
-from medimageparse_client.files import ending_of, picture_bytes, write_file
+from medimageparse_client.files import ending_of, write_file, write_files, write_picture
 from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
 from medimageparse_client.results.answer import Answer, odd_answers_refused
+from medimageparse_client.results.label_table import ENDINGS, encode_label_table
+from medimageparse_client.results.mask_files import encode_mask, mask_names
 from medimageparse_client.results.preview import draw_preview
-from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of
+from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of, label_of, labels_of
+from medimageparse_client.results.statistics import VOLUME_COLUMNS, Row, html_table, rows_of, value_statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +46,8 @@ class Segmentation:
     volume: bytes = field(repr=False)
 
     def mask(self, prompt: str) -> npt.NDArray[np.bool_]:
-        """The voxels [x,y,z] of one prompt."""
-        return np.asarray(self.label_map == self.labels[prompt])
+        """The voxels [x,y,z] of one prompt; UnknownPrompt for one that was not asked."""
+        return np.asarray(self.label_map == label_of(self.labels, prompt))
 
     @property
     def facts(self) -> VolumeFacts:
@@ -54,8 +56,20 @@ class Segmentation:
 
     def describe(self, prompt: str) -> Report:
         """What the report says about one prompt: present, highest_score, voxels, volume_ml, box_voxels, box_mm."""
-        described: Report = self.report["prompts"][self.labels[prompt] - 1]
+        described: Report = self.report["prompts"][label_of(self.labels, prompt) - 1]
         return described
+
+    def statistics(self) -> list[Row]:
+        """One row a prompt, for pandas.DataFrame: what the report says, mean and deviation of the values in the mask.
+
+        The values are those of the file, scaled as its header says: of CT in Hounsfield units.
+        """
+        voxels = decode_voxels(self.volume)
+        rows = rows_of(self.report, VOLUME_COLUMNS)
+        return [row | value_statistics(voxels, self.label_map == row["label"]) for row in rows]
+
+    def _repr_html_(self) -> str:
+        return html_table(rows_of(self.report, VOLUME_COLUMNS))
 
     def to_bytes(self, ending: str = ".nii.gz") -> bytes:
         """The label map as the bytes of a .nii.gz file (as the server made it) or of a .nii."""
@@ -67,9 +81,25 @@ class Segmentation:
         """Writes the label map as .nii.gz or .nii; whole or not at all."""
         write_file(path, self.to_bytes(ending_of(path, SUFFIXES)))
 
-    def preview(self, path: str | os.PathLike[str]) -> None:
-        """Writes what `draw` gives (.png); whole or not at all."""
-        write_file(path, picture_bytes(self.draw(), Path(path).suffix))
+    def masks(self) -> dict[str, bytes]:
+        """Name of a file -> its bytes, a .nii.gz of 0 and 1 for each prompt."""
+        names = mask_names(self.labels, ".nii.gz")
+        return {name: encode_mask(self.mask(prompt), self.nifti) for prompt, name in names.items()}
+
+    def save_masks(self, folder: str | os.PathLike[str]) -> None:
+        """Writes what `masks` gives into a folder; each file whole or not at all."""
+        write_files(folder, self.masks())
+
+    def save_label_table(self, path: str | os.PathLike[str]) -> None:
+        """Writes names and colours of the labels: .label or .txt for ITK-SNAP, .ctbl for 3D Slicer."""
+        ending = ending_of(path, ENDINGS)
+        if not ending:
+            raise ValueError(f"a label table is saved as {', '.join(ENDINGS)}")
+        write_file(path, encode_label_table(self.labels, ending))
+
+    def preview(self, path: str | os.PathLike[str] | None = None) -> Image.Image:
+        """What `draw` gives; with a path (.png) it is written too, whole or not at all."""
+        return write_picture(self.draw(), path)
 
     def draw(self) -> Image.Image:
         """A few slices with the labels in colour and a legend, in radiological display."""
@@ -116,7 +146,4 @@ def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer) -> Se
     affine = np.array(facts.image.affine, np.float64)
     if not is_invertible(affine):
         raise OddAnswer("the server's answer has an affine that cannot be inverted")
-    labels: dict[str, int] = {}
-    for label, prompt in enumerate(prompts, start=1):
-        labels.setdefault(prompt, label)
-    return Segmentation(prompts, label_map, affine, labels, scores, report, nifti, volume)
+    return Segmentation(prompts, label_map, affine, labels_of(prompts), scores, report, nifti, volume)

@@ -1,0 +1,171 @@
+"""What the requests of one run share: the server, the places of results, what is told."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from medimageparse_client.cli.connection import connect
+from medimageparse_client.cli.console import describe, silence, warn
+from medimageparse_client.cli.jobs import Job, Plan, encoding_of
+from medimageparse_client.cli.kinds import Encoder, Kind
+from medimageparse_client.cli.numbers import Numbers
+from medimageparse_client.cli.sources import Place, Source, Standard, load
+from medimageparse_client.cli.voice import Voice
+from medimageparse_client.client import Client
+from medimageparse_client.errors import ServerUnavailable
+from medimageparse_client.files import ending_of, write_file
+from medimageparse_client.progress import Progress
+from medimageparse_client.results.image_segmentation import ImageSegmentation
+from medimageparse_client.results.label_table import ENDINGS, encode_label_table
+from medimageparse_client.results.mask_files import mask_names
+from medimageparse_client.results.report import Report, labels_of
+from medimageparse_client.results.segmentation import Segmentation
+from medimageparse_client.results.statistics import Row
+from medimageparse_client.retry import Retry
+
+HEALTH_TIMEOUT_S = 60.0  # for a canary, which on a CPU takes seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    table: what was found
+    rows: its numbers, where they are wanted
+    failures: each result that could not be made or written, and why; the others are written
+    """
+
+    table: str
+    report: Report
+    rows: list[Row]
+    warnings: list[str]
+    failures: list[tuple[Place, Exception]]
+
+
+class Session:
+    """What the requests of one run share."""
+
+    def __init__(self, args: argparse.Namespace, plan: Plan) -> None:
+        self.args, self.prompts = args, plan.prompts
+        self.kind: Kind = args.kind
+        has_output = any(Standard.OUTPUT in job.results.values() for job in plan.jobs)
+        self.voice = Voice(args, has_output)
+        self.numbers = Numbers(args.statistics, self.kind.noun, args.skip_existing) if args.statistics else None
+        self._has_answers = False
+        self.retry = Retry(args.retry_for, self.is_segmenting, warn)
+        self._clients: set[Client] = set()
+
+    @contextmanager
+    def client(self, timeout_s: float) -> Iterator[Client]:
+        with connect(self.args, timeout_s) as client:
+            self._clients.add(client)
+            try:
+                yield client
+            finally:
+                self._clients.discard(client)
+
+    def check_server(self) -> None:
+        """A wrong url or a server without the model is told at once; waiting for it is no use."""
+        with self.client(HEALTH_TIMEOUT_S) as client:
+            state = client.health()
+        if not state.models.get(self.kind.model):
+            raise state.error or ServerUnavailable(f"the server at {self.args.url} has not loaded {self.kind.model}")
+
+    def is_segmenting(self) -> bool:
+        """Whether the model answers now; one whose steps have crashed may still call itself ready."""
+        with self.client(HEALTH_TIMEOUT_S) as client:
+            return bool(client.health(canary=True).models.get(self.kind.model))
+
+    def run(self, job: Job) -> Outcome:
+        return self.answer(job, load(job.source, self.kind))
+
+    def answer(self, job: Job, source: Path | bytes, progress: Progress | None = None) -> Outcome:
+        """Segments one file and writes its results; one that cannot be written does not take the others with it."""
+        result = self.retry.ask(lambda: self.ask(source, progress))
+        failures: list[tuple[Place, Exception]] = []
+        for place, write_it in self.writers(job, result):
+            try:
+                write_it()
+            except Exception as error:  # whatever it is, it is counted and told
+                failures.append((place, error))
+        rows = result.statistics() if self.numbers else []
+        return Outcome(self.kind.table(result), result.report, rows, list(result.facts.warnings), failures)
+
+    def writers(self, job: Job, result: Segmentation | ImageSegmentation) -> Iterator[tuple[Place, Callable[[], None]]]:
+        """Each place, and what writes it."""
+        for option, place in job.results.items():
+            encode, ending = self.kind.encode[option], encoding_of(place, self.kind.results[option])
+            yield place, partial(make, place, encode, result, ending)
+        if job.masks:
+            yield job.masks, partial(result.save_masks, job.masks)
+
+    def ask(self, source: Path | bytes, progress: Progress | None) -> Segmentation | ImageSegmentation:
+        with self.client(self.args.timeout) as client:
+            return self.kind.segment(self.args, client, source, self.prompts, progress)
+
+    def is_done(self, job: Job) -> bool:
+        """Whether all that is asked for one file is there."""
+        names = mask_names(labels_of(self.prompts), self.kind.mask_ending).values()
+        return job.is_done(names) and (self.numbers is None or job.source in self.numbers)
+
+    def tell(self, source: Source, outcome: Outcome, *, with_table: bool) -> None:
+        self._has_answers = True
+        if self.numbers:
+            self.numbers.add(source, outcome.rows)
+        if with_table:
+            self.voice.table(outcome.table)
+        self.voice.json(source, outcome.report)
+        self.voice.times(source, outcome.report.get("milliseconds", {}))
+        for warning in outcome.warnings:
+            self.voice.note(f"{source}: warning: {warning}")
+        for place, error in outcome.failures:
+            self.tell_failure(place, error)
+
+    def tell_lost(self, source: Source, error: Exception) -> None:
+        """Of a file that gives nothing."""
+        self.voice.json(source, {"error": describe(error)})
+        self.tell_failure(source, error)
+
+    def save(self) -> None:
+        """The files of the whole run; a run without an answer leaves those of another as they are."""
+        if not self._has_answers:
+            return
+        if self.numbers:
+            self.numbers.save()
+        if path := getattr(self.args, "label_table", None):
+            write_file(path, encode_label_table(labels_of(self.prompts), ending_of(path, ENDINGS)))
+
+    def tell_failure(self, name: Place, error: Exception) -> None:
+        if self.args.debug:
+            traceback.print_exception(error)
+        warn(describe(error, name))
+
+    def stop(self) -> None:
+        """Ends waits, and over gRPC also what the server is working on."""
+        self.retry.stop()
+        clients = list(self._clients)
+        if any(client.protocol == "http" for client in clients):
+            warn("stopping; over HTTP requests under way are waited for, Ctrl-C again does not")
+        for client in clients:
+            if client.protocol == "grpc":
+                client.close()
+
+
+def make(place: Place, encode: Encoder, result: Segmentation | ImageSegmentation, ending: str) -> None:
+    put(place, encode(result, ending))
+
+
+def put(place: Place, data: bytes) -> None:
+    if isinstance(place, Path):
+        write_file(place, data)
+        return
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    except OSError as error:
+        silence(sys.stdout)
+        raise OSError(error.errno, error.strerror, str(place)) from error
