@@ -104,6 +104,7 @@ class Client:
         prompts: str | Sequence[str],
         *,
         affine: npt.ArrayLike | None = None,
+        time_point: int | None = None,
         intensity: Intensity = "auto",
         orientation: Orientation = "LAS",
         slice_axis: SliceAxis = "auto",
@@ -114,6 +115,7 @@ class Client:
         volume: path of a .nii or .nii.gz file, the bytes of one, a nibabel image, or an array [x,y,z] with `affine`
         prompts: one text for each structure, for example "left kidney"; label k is the k-th prompt
         affine: [4,4], voxels to millimetres (RAS+); for arrays, and only for them
+        time_point: which volume of a 4D series to send, from 0; a series without it is refused before it is sent
         intensity: "auto" windows CT in Hounsfield units (soft tissue), keeps 0..255 and takes percentiles otherwise
         orientation: "LAS" gives one patient one answer however the file is stored; "stored" slices it as stored
         slice_axis: "auto", or the axis (0, 1, 2) of the slices-first volume to slice along
@@ -122,7 +124,7 @@ class Client:
             is called once, at the end
         """
         prompts = check_prompts(prompts)
-        data = encode_volume(volume, affine)
+        data = encode_volume(volume, affine, time_point)
         inputs = {"image": data, "text": encode_prompts(prompts), **encode_options(intensity, orientation, slice_axis)}
         if progress and has_stream(self._connection):
             return decode_answer(prompts, data, infer_watched(self._connection, inputs, OUTPUTS_3D, progress))

@@ -41,6 +41,10 @@ class RequestTimeout(MedImageParseError):
     """The server did not answer in time."""
 
 
+class WaitedTooLong(RequestTimeout):
+    """The server did not begin with the request in time; with fewer at a time it may."""
+
+
 class InvalidRequest(MedImageParseError):
     """The request was refused; the message says what to send instead."""
 
@@ -131,7 +135,7 @@ def server_error(error: InferenceServerException, url: str, timeout_s: float) ->
     words = ENSEMBLE_PREFIX.sub("", message).split("\n", 1)[0]
     if words == WAITED_TOO_LONG:
         limit = f"{timeout_s:g} s, or for longer than the server lets requests wait"
-        return RequestTimeout(f"the request waited in the queue of {url} for {limit}; try again later")
+        return WaitedTooLong(f"the request waited in the queue of {url} for {limit}; try again later")
     if words.startswith(TOOK_TOO_LONG):
         return RequestTimeout(words)
     if words == QUEUE_FULL:

@@ -1,9 +1,11 @@
 """Waits while a server is away and asks it again, for all threads that ask it."""
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from medimageparse_client.errors import (
@@ -13,12 +15,41 @@ from medimageparse_client.errors import (
     ServerBusy,
     ServerError,
     ServerUnavailable,
+    WaitedTooLong,
 )
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 MAX_BREAKS = 3  # times that a request may be broken off by a server that was well just before
 
 Answer = TypeVar("Answer")
+
+
+class Room:
+    """How many requests of a run may be under way: fewer after each that the server had no room for."""
+
+    def __init__(self) -> None:
+        self._limit: float = math.inf  # that of the run's threads, until the server says otherwise
+        self._under_way = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way < self._limit)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def shrink(self) -> bool:
+        """After a refusal: no more at a time than are under way. False where none is: others fill the server."""
+        with self._changed:
+            if self._under_way:
+                self._limit = min(self._limit, self._under_way)
+            return bool(self._under_way)
 
 
 class Retry:
@@ -35,22 +66,33 @@ class Retry:
         self.limit_s = limit_s
         self.is_back, self.tell = is_back, tell
         self.final: ServerUnavailable | None = None  # what ended the run: nobody asks again
+        self._room = Room()
         self._trouble = threading.Lock()  # held by the one thread that waits for the server, or asks again
         self._stopped = threading.Event()
 
     def ask(self, request: Callable[[], Answer]) -> Answer:
         """The answer to `request`; raises its error when asking again is no use or takes longer than `limit_s`."""
-        with self._trouble:  # another's wait is everybody's
-            pass
-        if self.final:
-            raise self.final
-        try:
-            return request()
-        except MedImageParseError as error:
-            failure, failed_s = self._check(error), time.monotonic()
+        while True:
+            with self._trouble:  # another's wait is everybody's
+                pass
+            try:
+                with self._room.place():
+                    if self.final:
+                        raise self.final
+                    return request()
+            except MedImageParseError as error:
+                if self._was_too_many(error):
+                    continue
+                failure, failed_s = self._check(error), time.monotonic()
+                break
         # one at a time, so that no other request is there when one brings the server down
         with self._trouble:
             return self._ask_again(request, failure, failed_s)
+
+    def _was_too_many(self, error: MedImageParseError) -> bool:
+        """Whether this run's own requests fill the server; then this one waits until another is done."""
+        is_full = isinstance(error, ServerBusy | WaitedTooLong) and bool(self.limit_s)
+        return is_full and not self.final and not self._stopped.is_set() and self._room.shrink()
 
     def stop(self) -> None:
         """Ends every wait at once; what is asked from now on raises."""

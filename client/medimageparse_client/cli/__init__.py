@@ -1,7 +1,9 @@
 """The command `medimageparse`."""
 
+import argparse
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Iterator
@@ -11,12 +13,15 @@ from types import FrameType
 from gevent.hub import Hub
 
 from medimageparse_client.cli import console
-from medimageparse_client.cli.commands import build_parser
+from medimageparse_client.cli.commands import build_parser, installed
 from medimageparse_client.cli.console import INTERRUPTED, WrongCommandLine, describe, exit_code, warn
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line and gives its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and (entry := installed().get(argv[0])):
+        return int(entry.load()(argv))
     # two libraries would tell of refused certificates and of Ctrl-C in their own words too
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     Hub.NOT_ERROR = tuple({*Hub.NOT_ERROR, KeyboardInterrupt})
@@ -24,16 +29,17 @@ def main(argv: list[str] | None = None) -> int:
         parser = build_parser()
         # argparse does not look for prompts after an option; it hands them back
         args, rest = parser.parse_known_args(argv)
+        command: argparse.ArgumentParser = args.parser
         takes_more = hasattr(args, "arguments")
         unknown = [text for text in rest if text.startswith("-") and text != "-" or not takes_more]
         if unknown:
-            parser.error(f"unrecognized argument: {unknown[0]}")
+            command.error(f"unrecognized argument: {unknown[0]}")
         if takes_more:
             args.arguments += rest
         try:
             return int(args.run(args))
         except WrongCommandLine as error:
-            parser.error(str(error))
+            command.error(str(error))
         except KeyboardInterrupt:
             warn("stopped")
             return INTERRUPTED

@@ -79,6 +79,9 @@ def add_run(group: argparse._ArgumentGroup) -> None:
         help="how long to wait for a server that restarts or is overloaded; 0 never (default: %(default)g)",
     )
     group.add_argument(
+        "--recursive", action="store_true", help="search the folders in folders too; results lie in folders alike"
+    )
+    group.add_argument(
         "--skip-existing", action="store_true", help="leave out files whose results are there, to go on with a run"
     )
 

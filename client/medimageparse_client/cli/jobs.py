@@ -52,10 +52,12 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """Raises WrongCommandLine, or the error of a file that cannot be read or written."""
     kind: Kind = args.kind
     inputs, prompts = split_arguments(args, args.arguments)
-    checked = check_prompts(prompts) if prompts or not args.image_type else ()
+    if not prompts and not args.image_type:
+        raise WrongCommandLine(f"no prompt says what to look for; write it after the {kind.noun}, or use --prompt")
+    checked = check_prompts(prompts) if prompts else ()
     problems: list[Exception] = []
     notes: list[str] = []
-    sources = unique(find_sources(inputs, kind, problems, notes))
+    sources = unique(find_sources(args, inputs, problems, notes))
     if not sources:
         raise problems[0]
     folders = [Path(name) for name in inputs if os.path.isdir(name)]
@@ -63,18 +65,29 @@ def make_plan(args: argparse.Namespace) -> Plan:
     if into_folders and Standard.INPUT in sources:
         raise WrongCommandLine(f"- reads one {kind.noun} from standard input; give no other {kind.noun} beside it")
     check_wanted(args)
-    jobs = [
-        Job(source, result_places(args, source, into_folders), masks_place(args, source, into_folders))
-        for source in sources
-    ]
+    jobs = []
+    for source in sources:
+        stem = below(source, folders if args.recursive else []) / stem_of(source, kind)
+        places = result_places(args, stem, into_folders)
+        jobs.append(Job(source, places, masks_place(args, stem, into_folders)))
     check_endings(args, jobs[0], checked)
     check_folders(args, folders)
     check_results(args, jobs)
     return Plan(jobs, checked, is_single=len(jobs) == 1 and not problems, problems=problems, notes=notes)
 
 
-def result_places(args: argparse.Namespace, source: Source, into_folders: bool) -> dict[str, Place]:
-    """Option -> where to write for one volume or image."""
+def below(source: Source, folders: list[Path]) -> Path:
+    """The folder in a searched one in which a file lies."""
+    parents = (
+        [source.parent.relative_to(folder) for folder in folders if folder in source.parents]
+        if isinstance(source, Path)
+        else []
+    )
+    return parents[0] if parents else Path()
+
+
+def result_places(args: argparse.Namespace, stem: Path, into_folders: bool) -> dict[str, Place]:
+    """Option -> where to write for one volume or image; in a folder, what is called `stem`."""
     kind: Kind = args.kind
     places: dict[str, Place] = {}
     for option, endings in kind.results.items():
@@ -91,7 +104,7 @@ def result_places(args: argparse.Namespace, source: Source, into_folders: bool) 
         if into_folders and names_file:
             raise WrongCommandLine(f"for several {kind.noun}s --{option} names a folder")
         if into_folders or path.is_dir() or place.endswith(os.sep):
-            places[option] = path / (stem_of(source, kind) + endings[0])
+            places[option] = path / f"{stem}{endings[0]}"
         elif names_file or is_stream(path):
             places[option] = path
         else:
@@ -121,14 +134,14 @@ def is_report(path: Path) -> bool:
     return isinstance(told, dict) and "prompts" in told
 
 
-def masks_place(args: argparse.Namespace, source: Source, into_folders: bool) -> Path | None:
+def masks_place(args: argparse.Namespace, stem: Path, into_folders: bool) -> Path | None:
     """The folder for one volume's or image's masks; of several each has its own."""
     if args.masks_dir is None:
         return None
     if args.masks_dir == "-":
         raise WrongCommandLine("--masks-dir names a folder")
     folder = Path(args.masks_dir)
-    return folder / stem_of(source, args.kind) if into_folders else folder
+    return folder / stem if into_folders else folder
 
 
 def check_wanted(args: argparse.Namespace) -> None:

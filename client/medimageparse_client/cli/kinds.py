@@ -25,6 +25,7 @@ class Kind:
     suffixes: that the files it takes usually have
     recognizes: whether a file holds such a thing, whatever its name
     rejects: whether a file that is named so holds for certain another thing
+    advises: what to do with a folder that holds these files and nothing else; "" where nobody knows
     results: option -> the endings of the file it names; the first is given to results in a folder
     run_files: option -> the endings of the one file that it names for all of a run
     encode: option -> what makes the bytes of that file
@@ -40,6 +41,7 @@ class Kind:
     suffixes: tuple[str, ...]
     recognizes: Callable[[Path], bool]
     rejects: Callable[[Path], bool]
+    advises: Callable[[list[Path]], str]
     results: dict[str, tuple[str, ...]]
     run_files: dict[str, tuple[str, ...]]
     encode: dict[str, Encoder]

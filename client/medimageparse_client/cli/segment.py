@@ -57,9 +57,26 @@ def add_to(commands: Commands) -> None:
         metavar="FILE",
         help="names and colours of the labels, for ITK-SNAP (.label, .txt) or 3D Slicer (.ctbl)",
     )
-    parser.add_argument("--intensity", choices=get_args(Intensity), default="auto", help="default: %(default)s")
-    parser.add_argument("--orientation", choices=get_args(Orientation), default="LAS", help="default: %(default)s")
-    parser.add_argument("--slice-axis", choices=["auto", "0", "1", "2"], default="auto", help="default: %(default)s")
+    parser.add_argument("--time-point", type=int, metavar="N", help="which volume of a 4D series to send, from 0")
+    parser.add_argument(
+        "--intensity",
+        choices=get_args(Intensity),
+        default="auto",
+        help="how values become grey; name a ct- window for a CT that auto does not take for one, as a crop without "
+        "air (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--orientation",
+        choices=get_args(Orientation),
+        default="LAS",
+        help="stored takes the slices as the file has them, not as the patient lies (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--slice-axis",
+        choices=["auto", "0", "1", "2"],
+        default="auto",
+        help="axis to slice along, where auto does not take that of the scan (default: %(default)s)",
+    )
 
 
 def segment_volume(
@@ -75,6 +92,7 @@ def segment_volume(
         intensity=args.intensity,
         orientation=args.orientation,
         slice_axis=args.slice_axis,
+        time_point=args.time_point,
         progress=progress,
     )
 
@@ -111,6 +129,7 @@ VOLUMES = Kind(
     suffixes=nifti.SUFFIXES,
     recognizes=voxels.recognizes,
     rejects=lambda path: False,
+    advises=lambda paths: nifti.FOLDER_OF_DICOM if nifti.holds_dicom(paths) else "",
     results={"output": (".nii.gz", ".nii"), "preview": (".png",), "report": (".json",)},
     run_files={"statistics": numbers.ENDINGS, "label_table": label_table.ENDINGS},
     encode=ENCODE,

@@ -49,10 +49,24 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("-o", "--output", type=result_name, help="label map (.png) or probabilities (.npz)")
     parser.add_argument("--preview", type=result_name, help="picture of the image with its labels to write (.png)")
-    parser.add_argument("--image-type", choices=get_args(ImageType), help="kind of image; see below")
+    parser.add_argument(
+        "--image-type",
+        choices=get_args(ImageType),
+        help="kind of image; adds p-values, and alone finds all it has",
+    )
     together = parser.add_mutually_exclusive_group()
-    together.add_argument("--joint", action="store_true", default=None, help="decode all prompts together")
-    together.add_argument("--separate", action="store_false", dest="joint", help="decode each prompt alone")
+    together.add_argument(
+        "--joint",
+        action="store_true",
+        default=None,
+        help="decode all prompts together",
+    )
+    together.add_argument(
+        "--separate",
+        action="store_false",
+        dest="joint",
+        help="each alone: no prompt changes another",
+    )
     parser.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
     parser.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice in DICOM")
 
@@ -94,6 +108,7 @@ IMAGES = Kind(
     suffixes=picture.SUFFIXES,
     recognizes=picture.recognizes,
     rejects=picture.is_dicom_without_picture,
+    advises=lambda paths: "",
     results={"output": (".png", ".npz"), "preview": (".png",), "report": (".json",)},
     run_files={"statistics": numbers.ENDINGS},
     encode=ENCODE,

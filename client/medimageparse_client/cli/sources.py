@@ -4,14 +4,14 @@ import argparse
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from enum import Enum
 from pathlib import Path
 
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
 from medimageparse_client.cli.text_files import read_prompts
-from medimageparse_client.files import is_stream
+from medimageparse_client.files import identity, is_stream
 from medimageparse_client.formats.nifti import MAX_BYTES
 
 
@@ -77,8 +77,11 @@ def list_of(suffixes: tuple[str, ...]) -> str:
     return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
 
 
-def find_sources(inputs: list[str], kind: Kind, problems: list[Exception], notes: list[str]) -> Iterator[Source]:
+def find_sources(
+    args: argparse.Namespace, inputs: list[str], problems: list[Exception], notes: list[str]
+) -> Iterator[Source]:
     """The files, and in their place the volumes or images of each folder, by name."""
+    kind: Kind = args.kind
     for name in inputs:
         path = Path(name)
         if name in ("-", "/dev/stdin"):
@@ -87,36 +90,63 @@ def find_sources(inputs: list[str], kind: Kind, problems: list[Exception], notes
             yield path
         else:
             try:
-                found, others = search(path, kind)
+                found, others, folders = search(path, args, result_folders(args))
             except OSError as error:
                 problems.append(error)
                 continue
             yield from found
             if not found:
-                problems.append(
-                    WrongCommandLine(f"{name}: the folder holds no {kind.noun}; folders in it are not searched")
-                )
-            elif others:
-                more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-                notes.append(f"{others[0]}{more}: no {kind.noun}, left out")
+                unsearched = "" if args.recursive else "; folders in it are not searched"
+                words = kind.advises(others) or f"the folder holds no {kind.noun}{unsearched}"
+                problems.append(WrongCommandLine(f"{name}: {words}"))
+                continue
+            if others:
+                notes.append(f"{first_of(others)}: no {kind.noun}, left out")
+            if folders:
+                notes.append(f"{first_of(folders)}: folders are left out; --recursive searches them")
 
 
-def search(folder: Path, kind: Kind) -> tuple[list[Path], list[Path]]:
-    """The volumes or images in a folder, and the other files; hidden ones, as macOS puts beside each file, are neither.
+def first_of(paths: list[Path]) -> str:
+    return f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''}"
+
+
+def result_folders(args: argparse.Namespace) -> set[Hashable]:
+    """What is written there is not searched."""
+    places = [getattr(args, option) for option in (*args.kind.results, "masks_dir")]
+    return {identity(Path(place)) for place in places if place and place != "-"}
+
+
+def search(
+    folder: Path, args: argparse.Namespace, left_alone: set[Hashable]
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """The volumes or images in a folder, the other files, and the folders that are not searched.
+
+    Hidden files, as macOS puts beside each file, are none of them.
 
     A file that only its name or only its content makes one is taken: if it is none, that is told for this file. But
     DICOM files of many kinds have one ending, so that of those the content decides.
     """
+    kind: Kind = args.kind
     found: list[Path] = []
     others: list[Path] = []
+    folders: list[Path] = []
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.is_dir() or is_stream(path):
+        if path.name.startswith(".") or is_stream(path):
+            continue
+        if path.is_dir():
+            if identity(path) in left_alone:
+                continue
+            if not args.recursive or path.is_symlink():  # a link may lead back
+                folders.append(path)
+                continue
+            for paths, more in zip((found, others, folders), search(path, args, left_alone), strict=True):
+                paths.extend(more)
             continue
         is_readable = path.is_symlink() or os.access(path, os.R_OK)
         is_named = path.name.lower().endswith(kind.suffixes) and not (is_readable and kind.rejects(path))
         is_wanted = is_named or not is_readable or kind.recognizes(path)
         (found if is_wanted else others).append(path)
-    return found, others
+    return found, others, folders
 
 
 def unique(sources: Iterator[Source]) -> list[Source]:

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,17 +13,21 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medimageparse_client.errors import InvalidVolume
-from medimageparse_client.formats.voxels import is_nifti, recognizes
+from medimageparse_client.formats.voxels import is_dicom, is_nifti, one_volume, recognizes
 
 Volume: TypeAlias = "str | os.PathLike[str] | bytes | SpatialImage | npt.NDArray[Any]"
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 2**31 - 2**20  # one gRPC message, less its other fields
+FOLDER_OF_DICOM = "the folder holds DICOM files; make a NIfTI file of the series first: dcm2niix -z y -o OUT FOLDER"
 UNREADABLE = (HeaderDataError, ImageFileError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises
 
 
-def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None) -> bytes:
-    """The bytes of a .nii or .nii.gz file that holds `volume`; `affine` belongs to arrays, and only to them."""
+def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None, time_point: int | None = None) -> bytes:
+    """The bytes of a .nii or .nii.gz file that holds `volume`, or of a series that of `time_point`.
+
+    `affine` belongs to arrays, and only to them.
+    """
     if isinstance(volume, np.ndarray):
         data = encode_image(image_of_array(volume, affine))
     elif affine is not None:
@@ -37,6 +42,7 @@ def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None) -> bytes:
         raise InvalidVolume("a volume is a path, bytes, a nibabel image or a numpy array with affine")
     if not is_nifti(data):
         raise InvalidVolume("this is not a NIfTI file; send a .nii or .nii.gz")
+    data = one_volume(data, time_point)
     if len(data) > MAX_BYTES:
         raise InvalidVolume("the volume is over 2 GiB, more than one request carries; send it as .nii.gz or crop it")
     return data
@@ -44,12 +50,22 @@ def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None) -> bytes:
 
 def read_file(path: Path) -> bytes:
     """The file's bytes as they are."""
+    if path.is_dir():
+        raise InvalidVolume(
+            FOLDER_OF_DICOM
+            if os.access(path, os.R_OK) and holds_dicom(path.iterdir())
+            else "this is a folder; name a file in it"
+        )
     if path.is_file() and not (path.name.lower().endswith(SUFFIXES) or recognizes(path)):
         raise InvalidVolume("the file is not a .nii or .nii.gz; convert it first, for example with dcm2niix")
     try:
         return path.read_bytes()
     except OSError as error:
         raise InvalidVolume(f"the file cannot be read: {error.strerror or 'no reason given'}") from error
+
+
+def holds_dicom(paths: Iterable[Path]) -> bool:
+    return any(path.is_file() and is_dicom(path) for path in paths)
 
 
 def image_of_array(array: npt.NDArray[Any], affine: npt.ArrayLike | None) -> nib.Nifti1Image:

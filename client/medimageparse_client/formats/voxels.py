@@ -93,6 +93,41 @@ def read_layout(data: bytes) -> Layout:
     return Layout(shape[:3], dtype, start, float(header["scl_slope"]), float(header["scl_inter"]))
 
 
+def one_volume(data: bytes, time_point: int | None) -> bytes:
+    """A file of one 3D volume; of a series that of `time_point`, from 0, with the header of the series.
+
+    Raises InvalidVolume for a series without `time_point`, and for one that is not there. A header that cannot be read
+    here is left to the server, which says more.
+    """
+    try:
+        kind, order = HEADERS[bytes(unpack(data, 4)[:4])]
+        header = kind(read(data, kind.sizeof_hdr), order, check=False)
+        shape, item = tuple(map(int, header.get_data_shape())), header.get_data_dtype().itemsize
+        start = int(header["vox_offset"]) or header.single_vox_offset
+    except (InvalidVolume, HeaderDataError, ArithmeticError, LookupError, ValueError):
+        return data
+    n_volumes = math.prod(shape[3:])
+    if min(shape, default=0) < 1 or (n_volumes == 1 and not time_point):
+        return data
+    if time_point is None:
+        raise InvalidVolume(f"the file holds {n_volumes} volumes; choose one: time_point (--time-point) from 0 on")
+    if not 0 <= time_point < n_volumes:
+        raise InvalidVolume(f"there is no time point {time_point}; the last one is {n_volumes - 1}")
+    size = math.prod(shape[:3]) * item
+    content = read(data, start + (time_point + 1) * size)
+    header.set_data_shape(shape[:3])
+    return b"".join((header.binaryblock, content[kind.sizeof_hdr : start], content[start + time_point * size :]))
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file says that it is DICOM; False for what cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
 def decode_voxels(data: bytes) -> npt.NDArray[Any]:
     """The values [x,y,z] in the bytes of a .nii or .nii.gz file, of every file that the server takes.
 

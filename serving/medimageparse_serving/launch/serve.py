@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def parse_arguments() -> dict[str, Any]:
+def parse_arguments(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         prog="medimageparse-serve", description="Starts tritonserver on the model repository, until Ctrl-C."
     )
@@ -84,7 +84,7 @@ def parse_arguments() -> dict[str, Any]:
     parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="PEM; clients need a certificate of this CA")
     parser.add_argument("--verbose", action="store_true", help="show the server's whole log")
     parser.add_argument("flags", nargs="*", help="further flags for tritonserver, after --")
-    arguments = vars(parser.parse_args())
+    arguments = vars(parser.parse_args(given))
     certificate, key, client_ca = (arguments[f"tls_{name}"] for name in ("certificate", "key", "client_ca"))
     if bool(certificate) != bool(key) or (client_ca and not certificate):
         parser.error("TLS needs --tls-certificate and --tls-key; --tls-client-ca makes it mutual")
@@ -170,10 +170,15 @@ def check_ports(options: argparse.Namespace) -> None:
     choose_ports({name: (host, getattr(options, f"{name}_port")) for name, host in hosts.items()})
 
 
-def main(make_repository: Callable[[Path], object] | None = None) -> int:
+def command(words: Sequence[str]) -> int:
+    """`medimageparse serve`, where the client is installed too."""
+    return main(given=words[1:])
+
+
+def main(make_repository: Callable[[Path], object] | None = None, given: Sequence[str] | None = None) -> int:
     """Serves --repository, or one that is made for this start alone and removed after it."""
     open_standard_files()
-    options = argparse.Namespace(**parse_arguments())
+    options = argparse.Namespace(**parse_arguments(given))
     stop_by_signals()
     try:
         check_ports(options)

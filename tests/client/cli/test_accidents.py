@@ -266,9 +266,12 @@ def test_what_is_in_a_folder(triton, here, volume_file, capsys):
     out, err = capsys.readouterr()
     assert out == "5 of 7 volumes segmented\n"
     told = err.splitlines()
-    assert told[0] == "medimageparse: scans/more.txt and 1 more: no volume, left out"
-    assert sorted(line.split(": ")[1] for line in told[1:3]) == ["scans/broken.nii.gz", "scans/gone.nii.gz"]
-    assert sorted(told[3:]) == [
+    assert told[:2] == [
+        "medimageparse: scans/more.txt and 1 more: no volume, left out",
+        "medimageparse: scans/folder.nii.gz: folders are left out; --recursive searches them",
+    ]
+    assert sorted(line.split(": ")[1] for line in told[2:4]) == ["scans/broken.nii.gz", "scans/gone.nii.gz"]
+    assert sorted(told[4:]) == [
         "medimageparse: failed: scans/broken.nii.gz: this is not a NIfTI file; send a .nii or .nii.gz",
         "medimageparse: failed: scans/gone.nii.gz: No such file or directory",
     ]

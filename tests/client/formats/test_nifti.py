@@ -98,7 +98,7 @@ def test_bytes_that_are_no_nifti_are_refused(data):
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("no.nii.gz", "No such file"), ("ct.dcm", "dcm2niix"), ("folder.nii", "Is a directory")]
+    ("name", "sentence"), [("no.nii.gz", "No such file"), ("ct.dcm", "dcm2niix"), ("folder.nii", "this is a folder")]
 )
 def test_files_that_cannot_be_sent(name, sentence, tmp_path):
     (tmp_path / "folder.nii").mkdir()
