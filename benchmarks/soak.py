@@ -38,7 +38,7 @@ from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import demo_repository
 from processes import family, model_of, resident_sets
 from recording import RESULTS, append_row, conditions, median, parser_of
-from served import SHM, TritonServer
+from served import TritonServer
 
 N_REQUESTS, N_CLIENTS, LIMIT_S, SEED = 1000, 8, 1500.0, 0
 SAMPLES_EVERY_S, POLL_S = 0.5, 0.05
@@ -162,7 +162,7 @@ def soak(server: Server, n_requests: int, n_clients: int, limit_s: float, kill_e
 
     def sample() -> None:
         while not ended.wait(SAMPLES_EVERY_S):
-            shm = sum(region.stat().st_blocks * 512 for region in SHM.glob(f"{server.shm_prefix}*"))
+            shm = shared_bytes(tritonserver_of(root))
             rss = sum(resident_sets(root).values())
             soaked.samples.append((time.monotonic() - start, soaked.n_done, rss, shm))
 
@@ -192,6 +192,15 @@ def soak(server: Server, n_requests: int, n_clients: int, limit_s: float, kill_e
     return soaked
 
 
+def shared_bytes(server: psutil.Process | None) -> int:
+    """What a tritonserver holds of /dev/shm, whose regions have no names; 0 while there is none."""
+    try:
+        maps = server.memory_maps() if server else []
+    except psutil.Error:
+        return 0
+    return sum(region.rss for region in maps if region.path.startswith("/dev/shm/"))
+
+
 @contextmanager
 def supervised() -> Iterator[SimpleNamespace]:
     """A serve.py of the demo models, as TritonServer says where it is."""
@@ -202,7 +211,7 @@ def supervised() -> Iterator[SimpleNamespace]:
         if urls is None:
             raise SystemExit("serve.py does not start: make serve-demo says why")
         try:
-            yield SimpleNamespace(process=process, grpc_url=urls[2], http_url=urls[1], shm_prefix="not looked at")
+            yield SimpleNamespace(process=process, grpc_url=urls[2], http_url=urls[1])
         finally:
             process.terminate()
             process.communicate()

@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
+from medimageparse_contract.sentences import split_code
 from tritonclient.grpc import MAX_GRPC_MESSAGE_SIZE
+from tritonclient.utils import InferenceServerException
 
 from medimageparse_client.access import key_headers, tls_options
 from medimageparse_client.errors import OddAnswer, translate_errors
@@ -28,7 +30,6 @@ TENSOR_TYPES: dict[type, tuple[str, Any]] = {
     float: ("FP32", np.float32),
 }
 PROGRESS = "progress"  # the output of a stream's responses before the last
-STATUS_OF_ERRORS = {"triton_grpc_error": "true"}  # else errors in a stream have words alone
 Inputs: TypeAlias = Mapping[str, bytes | bool | float]
 
 
@@ -41,6 +42,14 @@ class HttpServer(tritonclient.http.InferenceServerClient):  # type: ignore[misc]
             response.release()
             raise OddAnswer("the server's answer is compressed, which it was not asked for")
         return response
+
+
+def with_code(error: Exception) -> Exception:
+    """An error of a stream with the code that its sentence begins with, as errors elsewhere have it."""
+    if not isinstance(error, InferenceServerException) or error.status() is not None:
+        return error
+    code, words = split_code(error.message())
+    return InferenceServerException(words, f"StatusCode.{code}") if code else error
 
 
 class Connection:
@@ -97,7 +106,7 @@ class Connection:
         """
         tensors, wanted = self._tensors_of(inputs), self._wanted([PROGRESS, *outputs])
         came: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-        headers = self._options.get("headers", {}) | STATUS_OF_ERRORS
+        headers = self._options.get("headers", {})
         is_last = False
         with self._errors_translated():
             self._server.start_stream(
@@ -122,7 +131,7 @@ class Connection:
         except queue.Empty:  # a stream that ended without an answer, or an error, says nothing
             raise TimeoutError from None
         if error:
-            raise error
+            raise with_code(error)
         return Answer({output.name: result.as_numpy(output.name) for output in result.get_response().outputs})
 
     def _tensors_of(self, inputs: Inputs) -> list[Any]:

@@ -1,3 +1,14 @@
 """How sentences of the models begin by which client and gateway tell what happened."""
 
+import re
+
 TOOK_TOO_LONG = "the request took longer than this server gives to one"
+# Errors in a stream have words and no code, and the header that adds one (triton_grpc_error) ends tritonserver 2.51 now
+# and then. So the stream's sentences begin with their code.
+CODED = re.compile(r"(INVALID_ARGUMENT|CANCELLED|UNAVAILABLE|INTERNAL): (.*)", re.DOTALL)
+
+
+def split_code(message: str) -> tuple[str, str]:
+    """The code that a sentence of a stream begins with, "" if it has none, and the sentence."""
+    found = CODED.match(message)
+    return (found[1], found[2]) if found else ("", message)

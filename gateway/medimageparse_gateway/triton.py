@@ -14,7 +14,7 @@ from medimageparse_client.connection import channel_options
 from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, STEP_DIED, WAITED_TOO_LONG
 from medimageparse_client.urls import split_url
 from medimageparse_contract.models import PUBLIC_MODELS
-from medimageparse_contract.sentences import TOOK_TOO_LONG
+from medimageparse_contract.sentences import TOOK_TOO_LONG, split_code
 from numpy.typing import NDArray
 from tritonclient.grpc import InferResult, service_pb2
 
@@ -99,9 +99,7 @@ class Triton:
         """The responses of a decoupled model, each with the outputs that it has. Closing it cancels the work."""
         request = await asyncio.to_thread(encode_request, model, inputs, outputs, timeout_s, request_id)
         with errors_translated():
-            call = self._channel.stream_stream(SERVICE + "ModelStreamInfer")(
-                _one(request), timeout=timeout_s, metadata=(("triton_grpc_error", "true"),)
-            )
+            call = self._channel.stream_stream(SERVICE + "ModelStreamInfer")(_one(request), timeout=timeout_s)
             try:
                 async for answer in call:
                     arrays = await asyncio.to_thread(decode_stream_answer, answer)
@@ -188,7 +186,8 @@ def decode_answer(answer: bytes) -> Arrays:
 def decode_stream_answer(answer: bytes) -> Arrays:
     message = service_pb2.ModelStreamInferResponse.FromString(answer)
     if message.error_message:
-        raise error_of(grpc.StatusCode.INTERNAL, message.error_message)
+        code, words = split_code(message.error_message)
+        raise error_of(grpc.StatusCode[code or "INTERNAL"], words)
     return arrays_of(message.infer_response)
 
 

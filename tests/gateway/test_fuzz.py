@@ -142,7 +142,7 @@ def test_malformed_requests_are_refused_and_leave_nothing_behind(hasty, volume_f
     found = [status for answer in answers for status in statuses(answer)]
     assert len(found) > N_CASES / 2
     assert [status for status in found if status >= 500] == []
-    assert {400, 404, 405, 415} <= set(found)
+    assert len({400, 404, 405, 413, 415, 431} & set(found)) >= 3  # which ones, chance decides
     assert not any(SECRET.encode() in answer for answer in answers)
     assert SECRET not in caplog.text
     assert hasty.http.post("/v1/volumes", **form).content == right.content

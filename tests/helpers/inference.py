@@ -34,7 +34,7 @@ def streaming(server, model, inputs, outputs, **options):
     """
     came = queue.Queue()
     with tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton:
-        triton.start_stream(lambda result, error: came.put((result, error)), headers={"triton_grpc_error": "true"})
+        triton.start_stream(lambda result, error: came.put((result, error)))
         tensors, requested = tensors_of(inputs, outputs, tritonclient.grpc)
         triton.async_stream_infer(model, tensors, outputs=requested, enable_empty_final_response=True, **options)
 

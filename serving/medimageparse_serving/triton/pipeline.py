@@ -123,19 +123,19 @@ class Pipeline:
 
     async def respond(self, request: Any, tell: Tell | None = None) -> Any:
         if inner_key.is_warming_up() and not inner_key.is_ours(request):
-            error = pb_utils.TritonError(inner_key.WARMING_UP, pb_utils.TritonError.UNAVAILABLE)
-            return pb_utils.InferenceResponse(error=error)
+            return self.failed(inner_key.WARMING_UP, pb_utils.TritonError.UNAVAILABLE)
         try:
             return pb_utils.InferenceResponse(await self.tensors_of(request, tell))
         except Refused as refusal:
-            error = pb_utils.TritonError(str(refusal), pb_utils.TritonError.INVALID_ARG)
-            return pb_utils.InferenceResponse(error=error)
+            return self.failed(str(refusal), pb_utils.TritonError.INVALID_ARG)
         except RequestEnded as error:
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(*error.args))
+            return self.failed(*error.args)
         except Exception as error:
             pb_utils.Logger.log_error(place_of(error))
-            sentence = "the request failed; the server's log says why"
-            return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, pb_utils.TritonError.INTERNAL))
+            return self.failed("the request failed; the server's log says why", pb_utils.TritonError.INTERNAL)
+
+    def failed(self, sentence: str, code: Any) -> Any:
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, code))
 
     async def tensors_of(self, request: Any, tell: Tell | None) -> list[Any]:
         inputs, calls = Inputs(request), Calls(self.parameters, watch(request, self.max_seconds), tell)

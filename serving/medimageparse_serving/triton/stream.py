@@ -17,6 +17,14 @@ class Stream(Pipeline):
         for request in requests:
             asyncio.run(self.stream(request))
 
+    def failed(self, sentence: str, code: Any) -> Any:
+        """Errors in a stream lose their code on the way, so the sentence begins with it."""
+        names = {
+            getattr(pb_utils.TritonError, name): told
+            for name, told in (("INVALID_ARG", "INVALID_ARGUMENT"), ("CANCELLED", "CANCELLED"), ("UNAVAILABLE",) * 2)
+        }
+        return super().failed(f"{names.get(code, 'INTERNAL')}: {sentence}", code)
+
     async def stream(self, request: Any) -> None:
         sender = request.get_response_sender()
 
