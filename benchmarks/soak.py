@@ -218,8 +218,9 @@ def supervised() -> Iterator[SimpleNamespace]:
 
 
 def tritonserver_of(launcher: psutil.Process) -> psutil.Process | None:
-    """The server that a serve.py has started, once it is one."""
-    return next((child for child in launcher.children() if model_of(child) == "tritonserver"), None)
+    """The server that a serve.py has started, once it is one; or the process itself, if it is the server."""
+    family = (launcher, *launcher.children())
+    return next((process for process in family if model_of(process) == "tritonserver"), None)
 
 
 def with_kills(options: argparse.Namespace) -> bool:

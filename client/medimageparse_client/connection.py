@@ -49,7 +49,8 @@ def with_code(error: Exception) -> Exception:
     if not isinstance(error, InferenceServerException) or error.status() is not None:
         return error
     code, words = split_code(error.message())
-    return InferenceServerException(words, f"StatusCode.{code}") if code else error
+    coded: Exception = InferenceServerException(words, f"StatusCode.{code}") if code else error
+    return coded
 
 
 class Connection:
