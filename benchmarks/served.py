@@ -21,7 +21,6 @@ from medimageparse_demo.phantoms import STRUCTURES, make_phantom, windowed
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.image.pixels import to_pixels
 from medimageparse_serving.launch.built_files import has_bf16 as has_bf16
-from medimageparse_serving.launch.leftovers import SHM as SHM
 from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES as CPU_RUNTIMES
 from medimageparse_serving.launch.triton_server import TritonServer
 from medimageparse_serving.prompts.clip_tokenizer import tokenize as tokenize

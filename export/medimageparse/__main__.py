@@ -52,10 +52,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def export(options: argparse.Namespace) -> None:
+    from medimageparse_contract.hashing import sha256
+
     from medimageparse.checkpoint import load_networks
     from medimageparse.checkpoint_files import read_checkpoint, weights_file
     from medimageparse.export_onnx import export_networks
-    from medimageparse.manifest import sha256
     from medimageparse.networks import build_random
     from medimageparse.repository_copy import copy_repository
 

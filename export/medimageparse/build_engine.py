@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from medimageparse_contract.hashing import sha256
 from medimageparse_contract.models import PUBLIC_MODELS
 
 from medimageparse.comparison import COMPARED_SIZES, check, differences, example_inputs, largest, summary
 from medimageparse.errors import ExportError
-from medimageparse.manifest import sha256, write_json
+from medimageparse.manifest import write_json
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import VARIANTS
 

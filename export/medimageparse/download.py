@@ -4,9 +4,9 @@ from pathlib import Path
 
 from huggingface_hub import get_token, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
+from medimageparse_contract.hashing import sha256
 
 from medimageparse.errors import ExportError
-from medimageparse.manifest import sha256
 
 REPOSITORY = "microsoft/BiomedParse"
 CHECKPOINTS = {"medimageparse_3d": "biomedparse_v2.ckpt", "medimageparse": "biomedparse_v1.pt"}

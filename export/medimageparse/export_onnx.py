@@ -11,11 +11,12 @@ import numpy as np
 import onnx_ir
 import onnxruntime
 import torch
+from medimageparse_contract.hashing import sha256
 from medimageparse_contract.version import VERSION
 from torch import Tensor, nn
 
 from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
-from medimageparse.manifest import sha256, write_json
+from medimageparse.manifest import write_json
 from medimageparse.networks_3d import NOISE_SEED
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant

@@ -5,9 +5,9 @@ from functools import lru_cache
 
 import pytest
 from medimageparse.__main__ import main
-from medimageparse.manifest import sha256
 from medimageparse.served_tensors import networks
 from medimageparse.variants import DEMO, DEMO_2D
+from medimageparse_contract.hashing import sha256
 from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D
 
 pytestmark = pytest.mark.slow

@@ -20,13 +20,13 @@ from medimageparse.build_engine import CONTAINER
 from medimageparse.comparison import differences, example_inputs
 from medimageparse.errors import ExportError
 from medimageparse.export_onnx import export_networks, graph_of, run_module
-from medimageparse.manifest import sha256
 from medimageparse.networks import build_random
 from medimageparse.networks_3d import NOISE_SEED
 from medimageparse.repository_copy import copy_repository
 from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCABULARY_SIZE
 from medimageparse_contract.categories import CLASSES
+from medimageparse_contract.hashing import sha256
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 pytestmark = pytest.mark.slow

@@ -102,12 +102,3 @@ def modality_of(name: str) -> str:
     """The modality that a challenge file's name begins with; another beginning is a row of its own."""
     first = name.split("_", 1)[0]
     return NAMES_OF_MODALITIES.get(first, first)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from medimageparse_contract.hashing import sha256
+
 from medimageparse_client.errors import MedImageParseError, ServerUnavailable
 from medimageparse_client.evaluate.answers import Answers, save_image, save_volume
-from medimageparse_client.evaluate.cases import Case, CaseError, ImageCase, Sentences, VolumeCase, file_hash
+from medimageparse_client.evaluate.cases import Case, CaseError, ImageCase, Sentences, VolumeCase
 from medimageparse_client.evaluate.records import Journal, Kind, Record, digest
 from medimageparse_client.evaluate.scoring import image_metrics, image_rows, negative_rows, volume_metrics
 
@@ -180,6 +182,6 @@ def hashes_of(case: Case) -> tuple[str, str]:
 
 def hash_or_none(path: Path | None) -> str:
     try:
-        return file_hash(path) if path is not None else ""
+        return sha256(path) if path is not None else ""
     except OSError:
         return ""

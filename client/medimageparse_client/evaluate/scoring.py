@@ -18,6 +18,7 @@ from medimageparse_client.evaluate.volume_metrics import (
     instance_scores_copy,
     instance_scores_no_wrap,
     label_scores,
+    official_labels,
     semantic_scores,
 )
 
@@ -41,8 +42,8 @@ def volume_metrics(
         scores_of = LabelScores(label, counts.truth, counts.predicted, counts.common, NAN, NAN)
         return metrics, (volume_row(scores_of, prompt, question, answer, 0, truth > 0, is_scored=True),)
     labels = label_scores(truth, predicted, question.spacing, question.prompts, surface=surface)
-    means = semantic_scores(labels, truth)
-    counted = set(np.unique(truth)[1:].tolist())
+    counted = official_labels(truth)
+    means = semantic_scores(labels, counted)
     rows = tuple(
         volume_row(
             scores, question.prompts[scores.label], question, answer, k, truth == scores.label, scores.label in counted

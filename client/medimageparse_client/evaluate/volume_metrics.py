@@ -1,6 +1,6 @@
 """Metrics of one 3D case, as the official challenge code computes them (`evaluation.md`, sections 4.2 and 4.3)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -90,10 +90,13 @@ class SemanticScores:
     dsc_all: float  # labels of truth or prediction; absent but predicted is 0
 
 
-def semantic_scores(labels: Sequence[LabelScores], truth: Volume) -> SemanticScores:
-    """The case's values. `labels`: every label with a prompt; `truth` says which of them count officially."""
-    # as upstream: the first value is taken for the background, whatever it is
-    counted = set(np.unique(truth)[1:].tolist())
+def official_labels(truth: Volume) -> set[int]:
+    """The labels that count: as upstream, the first value is taken for the background, whatever it is."""
+    return set(np.unique(truth)[1:].tolist())
+
+
+def semantic_scores(labels: Sequence[LabelScores], counted: Set[int]) -> SemanticScores:
+    """The case's values. `labels`: every label with a prompt; `counted` are those that count officially."""
     scored = [label for label in labels if label.label in counted]
     return SemanticScores(
         dsc=_mean([label.dsc for label in scored]),

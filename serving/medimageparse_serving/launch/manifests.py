@@ -1,22 +1,17 @@
 """Whether the model repository is of this version, and its built files those of their manifests."""
 
-import hashlib
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from medimageparse_contract.hashing import sha256
 from medimageparse_contract.models import PUBLIC_MODELS
 from medimageparse_contract.version import VERSION
 
 from medimageparse_serving.launch.launch_errors import ServeError
 
 QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_manifests(repository: Path, models: list[str], runtime: str) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import shutil
 import signal
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from medimageparse_contract import standard_files
 from medimageparse_contract.models import PUBLIC_MODELS
 
 from medimageparse_serving.launch.addresses import LOOPBACK, choose_ports, free_port, numeric
@@ -42,15 +42,6 @@ def stop_by_signals() -> None:
     for number in STOPPING_SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, interrupt_once)
-
-
-def open_standard_files() -> None:
-    """Opens standard streams that are closed: sockets would take their places."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest free number
 
 
 def port_number(text: str) -> int:
@@ -177,7 +168,7 @@ def command(words: Sequence[str]) -> int:
 
 def main(make_repository: Callable[[Path], object] | None = None, given: Sequence[str] | None = None) -> int:
     """Serves --repository, or one that is made for this start alone and removed after it."""
-    open_standard_files()
+    standard_files.open_closed()
     options = argparse.Namespace(**parse_arguments(given))
     stop_by_signals()
     try:

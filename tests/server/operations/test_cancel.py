@@ -7,14 +7,14 @@ import subprocess
 import sys
 import termios
 import time
-import urllib.request
 
 import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
-from helpers.inference import streaming
+from helpers.inference import executions, streaming
+from helpers.running_server import wait_until
 from medimageparse_client import Client, RequestTimeout
 from medimageparse_contract.models import MODEL_3D, STREAMS
 from medimageparse_demo.phantoms import make_phantom
@@ -31,22 +31,6 @@ def long_volume():
     """Seconds of work: 120 windows of four slices."""
     phantom = make_phantom(6, "CT", (40, 128, 128))
     return nib.Nifti1Image(np.tile(phantom.intensities, 4 * N_WINDOWS // 40), phantom.affine)
-
-
-def executions(server, model):
-    """How often a model has run, by the server's metrics."""
-    with urllib.request.urlopen(server.metrics_url, timeout=20) as response:
-        lines = response.read().decode().splitlines()
-    return sum(
-        float(line.split()[-1]) for line in lines if line.startswith(f'nv_inference_exec_count{{model="{model}"')
-    )
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.02)
 
 
 def work_after(server, model, before, begun=2):

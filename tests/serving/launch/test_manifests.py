@@ -5,6 +5,7 @@ import os
 
 import pytest
 from helpers.places import ROOT
+from medimageparse_contract.hashing import sha256
 from medimageparse_contract.version import VERSION
 from medimageparse_serving.launch import manifests
 from medimageparse_serving.launch.launch_errors import ServeError
@@ -20,8 +21,8 @@ def network(tmp_path):
     (folder / "model.onnx").write_bytes(b"a graph")
     (folder / "model.plan").write_bytes(b"an engine")
     manifest = {
-        "graph_sha256": manifests.sha256(folder / "model.onnx"),
-        "engine": {"plan_sha256": manifests.sha256(folder / "model.plan"), "gpu": "NVIDIA H100, 9.0, 590.1"},
+        "graph_sha256": sha256(folder / "model.onnx"),
+        "engine": {"plan_sha256": sha256(folder / "model.plan"), "gpu": "NVIDIA H100, 9.0, 590.1"},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
