@@ -9,7 +9,7 @@ from helpers.places import ROOT
 from medimageparse.checkpoint import CheckpointError
 from medimageparse.checkpoint_files import read_checkpoint
 
-PRODUCT = ("client", "contract", "demo", "export", "model_repository", "serving")
+PRODUCT = ("client", "contract", "demo", "export", "gateway", "model_repository", "serving")
 PICKLERS = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
 PICKLED_FILES = {".pkl", ".pickle", ".joblib", ".npy", ".npz", ".pt", ".pth", ".ckpt", ".bin"}
 

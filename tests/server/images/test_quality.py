@@ -1,5 +1,7 @@
 """Right answers in 2D: phantom images that training never saw, through the server, by `medimageparse evaluate`."""
 
+import json
+
 import numpy as np
 import pytest
 from helpers.evaluation import evaluate, values
@@ -40,6 +42,22 @@ def test_structures_are_segmented(tables):
 
 def test_categories_are_right(tables):
     assert tables["Absence"]["all images"]["right category"]["value"] >= 0.90
+
+
+def test_masks_are_counted_as_the_client_gets_them(image_server, tmp_path):
+    write_images(tmp_path, range(3))
+    summary = evaluate(image_server.grpc_url, tmp_path, tmp_path / "out", "--prompt", "first", "--worst", 0)
+    lines = (tmp_path / "out" / "cases.jsonl").read_text().splitlines()[1:]
+    rows = [(record["name"], row) for record in map(json.loads, lines) for row in record["rows"] if row["is_present"]]
+    assert summary["n_answered"] == len(lines) == 3
+    assert len(rows) > 3
+    with Client(image_server.grpc_url) as client:
+        for name, row in rows:
+            kind, phantom = tmp_path / "phantoms" / "test" / name.rsplit("/", 1)[1], make_image(int(name[22:25]))
+            answer = client.segment_image(kind, row["prompt"], joint=False)
+            [mask] = answer.probabilities > 127
+            truth = phantom.masks[row["task"].split("_")[2].replace("+", " ")]
+            assert (row["predicted"], row["common"]) == (mask.sum(), (mask & truth).sum())
 
 
 def test_prompts_that_are_decoded_together_are_segmented_as_well(image_server):
