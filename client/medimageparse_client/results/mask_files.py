@@ -13,12 +13,12 @@ MAX_NAME = 100  # characters
 
 
 def mask_names(labels: Mapping[str, int], ending: str) -> dict[str, str]:
-    """Prompt -> name of its file; of two prompts that give one name, the later has its label before it."""
+    """Prompt -> name of its file; a name that another prompt has already gets the label before it."""
     names: dict[str, str] = {}
     taken: set[str] = set()
     for prompt, label in labels.items():
         name = re.sub(r"[^\w.-]+", "_", prompt).strip("._")[:MAX_NAME] or f"label_{label}"
-        if name.casefold() in taken:
+        while name.casefold() in taken:  # "2_a", "a" and "a!" would give one name twice
             name = f"{label}_{name}"
         taken.add(name.casefold())
         names[prompt] = name + ending
