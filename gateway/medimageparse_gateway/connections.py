@@ -110,6 +110,10 @@ class WatchedProtocol(H11Protocol):
             self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))
         except h11.LocalProtocolError:  # there is an answer already
             pass
+        if self.cycle is not None and not self.cycle.response_complete:
+            # a body went wrong half-way: its request has been answered, and is told that nobody listens any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self.transport.close()
 
 
