@@ -27,7 +27,7 @@ def is_ours(request: Any) -> bool:
     if not word:
         return True
     sent = json.loads(request.parameters() or "{}").get(PARAMETER)
-    return isinstance(sent, str) and hmac.compare_digest(sent.encode(), word.encode())
+    return isinstance(sent, str) and hmac.compare_digest(sent.encode(errors="replace"), word.encode())
 
 
 def is_warming_up() -> bool:

@@ -19,10 +19,8 @@ class Stream(Pipeline):
 
     def failed(self, sentence: str, code: Any) -> Any:
         """Errors in a stream lose their code on the way, so the sentence begins with it."""
-        names = {
-            getattr(pb_utils.TritonError, name): told
-            for name, told in (("INVALID_ARG", "INVALID_ARGUMENT"), ("CANCELLED", "CANCELLED"), ("UNAVAILABLE",) * 2)
-        }
+        codes = pb_utils.TritonError
+        names = {codes.INVALID_ARG: "INVALID_ARGUMENT", codes.CANCELLED: "CANCELLED", codes.UNAVAILABLE: "UNAVAILABLE"}
         return super().failed(f"{names.get(code, 'INTERNAL')}: {sentence}", code)
 
     async def stream(self, request: Any) -> None:

@@ -258,6 +258,7 @@ def test_pipelines_show_the_word_and_steps_want_it(pipeline, monkeypatch):
         ('{"inner_key": "another"}', False),
         ('{"inner_key": 3}', False),
         ('{"inner_key": "\u00e4"}', False),
+        ('{"inner_key": "\\ud800"}', False),  # half a character, which has no UTF-8
         ('{"inner_key": "a word"}', True),
     ):
         request.sent_parameters = sent
