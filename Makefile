@@ -132,6 +132,7 @@ bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, table
 	$(BIN)/python benchmarks/networks.py $(BENCH)
 	$(BIN)/python benchmarks/stages.py $(BENCH)
 	$(BIN)/python benchmarks/scaling.py $(BENCH)
+	$(BIN)/python benchmarks/own_time.py $(BENCH)
 	if $(MAKE) --no-print-directory perf-analyzer; then $(BIN)/python benchmarks/perf.py $(BENCH); fi
 	$(BIN)/python benchmarks/report.py --variant $(VARIANT)
 

@@ -66,6 +66,18 @@ def test_a_served_volume_makes_a_row(tmp_path):
     assert all(float(row[f"{network}_3d_ms"]) > 0 for network in ("text_encoder", "image_encoder", "mask_decoder"))
 
 
+def test_the_time_of_the_service_alone_makes_a_row(tmp_path):
+    arguments = "--variant TINY --slices 5 --prompts 2 --times 1 --files nii --protocols grpc --at-once 2"
+
+    (row,) = rows_of(tmp_path, "own_time.py", *arguments.split())
+
+    assert (row["file"], row["slices"], row["at_once"], row["protocol"]) == ("nii", "5", "2", "grpc")
+    steps = ("decode", "tokens", "text", "networks", "encode", "between")
+    assert all(float(row[f"{step}_ms"]) > 0 for step in (*steps, "best", "cpu"))
+    assert float(row["decode_in_mb"]) == pytest.approx(float(row["file_mb"]), rel=0.01)
+    assert float(row["networks_out_mb"]) > 0 < float(row["encode_in_mb"])
+
+
 def test_every_network_and_technique_makes_a_row(tmp_path):
     arguments = "--device cpu --variant TINY --slices 1 --prompts 1 --rounds 2 --techniques eager-fp32 typed-fp16"
 
