@@ -2,10 +2,11 @@
 
 import re
 import zlib
-from typing import Literal
+from typing import Any, Literal
 
 GZIP = b"\x1f\x8b"
 CHUNK = 2**14  # bytes of gzip that are unpacked at a time
+NO_FLAGS = 0xE0  # bits of a member's header that mean nothing; isal passes over them
 ZEROS = re.compile(rb"\0*")
 
 
@@ -20,24 +21,26 @@ class GzipFault(ValueError):
         self.kind = kind
 
 
-def unpack(data: bytes, n_bytes: int) -> bytes | bytearray:
+def unpack(data: bytes, n_bytes: int, codec: Any = zlib) -> bytes | bytearray:
     """At most the first `n_bytes` of what is in a file, in gzip or not; several gzip members are one stream.
 
     What stands behind the member that holds the last of these bytes is not looked at, and its checksum only if they
-    are all that is in it.
+    are all that is in it. codec: zlib, or a module with the same functions.
     """
     if not data.startswith(GZIP):
         return data
     content, place = bytearray(), 0
     while len(content) < n_bytes and data.startswith(GZIP, place):
-        member = zlib.decompressobj(wbits=31)
+        if any(flags & NO_FLAGS for flags in data[place + 3 : place + 4]):
+            raise GzipFault("damaged")
+        member = codec.decompressobj(wbits=31)
         while not member.eof and len(content) <= n_bytes:
             packed = data[place : place + CHUNK]
             if not packed:
                 raise GzipFault("truncated")
             try:
                 content += member.decompress(packed, n_bytes + 1 - len(content))
-            except zlib.error as error:
+            except codec.error as error:
                 is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
                 raise GzipFault("changed" if is_checksum else "damaged") from error
             place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
