@@ -125,8 +125,9 @@ def backbone_and_pixels(module: ImageEncoder | ImageFeatures, last: MaskFeatures
     return last(y), *pyramid[:3]
 
 
-def image_3d(module: ImageEncoder, last: MaskFeatures, window: Tensor) -> tuple[Tensor, ...]:
-    """window [S + 2, H, W] of 0..255 -> features of the S slices."""
+def image_3d(module: ImageEncoder, last: MaskFeatures, window: Tensor, digit_values: Tensor) -> tuple[Tensor, ...]:
+    """window [K, S + 2, H, W], values by digits -> features of the S slices."""
+    window = module.from_digits(window, digit_values)
     slices = torch.stack([window[1:-1], window[:-2], window[2:]], dim=1)
     return backbone_and_pixels(module, last, (slices - module.pixel_mean.mean()) / module.pixel_std.mean())
 

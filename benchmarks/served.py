@@ -24,7 +24,7 @@ from medimageparse_serving.launch.built_files import has_bf16 as has_bf16
 from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES as CPU_RUNTIMES
 from medimageparse_serving.launch.triton_server import TritonServer
 from medimageparse_serving.prompts.clip_tokenizer import tokenize as tokenize
-from medimageparse_serving.volume.sliding_window import iterate_windows
+from medimageparse_serving.volume.sliding_window import by_digits, iterate_windows
 from recording import IMAGE_IN_BF16, description_of, variant_of
 
 TIMEOUT_S = 3600.0
@@ -66,7 +66,7 @@ class Request:
     source: str
     file: bytes
     prompts: list[str]
-    windows: Callable[[], list[np.ndarray]]
+    windows: Callable[[], list[dict[str, np.ndarray]]]
 
     def send(self, server: TritonServer, protocol: str = "grpc") -> None:
         url = server.grpc_url if protocol == "grpc" else server.http_url
@@ -89,13 +89,13 @@ def make_request(setting: Setting) -> Request:
         picture = blobs(PUBLISHED_2D.image_size, 3, np.random.default_rng(PHANTOM_SEED))
         picture = np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))
         source, file = f"random picture of {len(picture)} x {len(picture)}", encode_image(picture).data
-        return Request(setting.model, source, file, prompts, lambda: [to_pixels(picture, size)])
+        return Request(setting.model, source, file, prompts, lambda: [{"pixels": to_pixels(picture, size)}])
     phantom = make_phantom(PHANTOM_SEED, "CT", (min(setting.slices, DRAWN_SLICES), IN_PLANE, IN_PLANE))
     slices = windowed(phantom)[np.arange(setting.slices) % DRAWN_SLICES]
     file = nib.Nifti1Image(slices.transpose(2, 1, 0), phantom.affine).to_bytes()
 
-    def windows() -> list[np.ndarray]:
-        return [window for _, window in iterate_windows(slices, setting.window_size, size)]
+    def windows() -> list[dict[str, np.ndarray]]:
+        return [by_digits(window) for _, window in iterate_windows(slices, setting.window_size, size)]
 
     return Request(setting.model, f"phantom CT seed {PHANTOM_SEED}", file, prompts, windows)
 

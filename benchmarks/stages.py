@@ -91,7 +91,7 @@ class DirectRun:
         spent[WINDOWS] = 1000 * (time.perf_counter() - started)
         spent[self.text], text = self.timed(self.text, self.known)
         for window in windows:
-            known = self.known | text | {self.inputs[self.image][0]: torch.tensor(window)}
+            known = self.known | text | {name: torch.from_numpy(array) for name, array in window.items()}
             ms, features = self.timed(self.image, known)
             masks_ms, _ = self.timed(self.masks, known | features)
             spent[self.image] += ms

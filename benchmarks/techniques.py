@@ -69,7 +69,7 @@ def make_request(setup: Setup, n_slices: int, n_prompts: int, seed: int = 0) -> 
     """A made-up window of slices, or an image, and prompts of several lengths that a mark ends."""
     random, variant = np.random.default_rng(seed), setup.variant
     if variant.model == "medimageparse_3d":
-        image = blobs(variant.image_size, n_slices + 2, random)
+        image = blobs(variant.image_size, n_slices + 2, random).astype(np.uint8)[None]
     else:
         image = np.ascontiguousarray(blobs(variant.image_size, 3, random).astype(np.uint8).transpose(1, 2, 0)[None])
     lengths = random.integers(3, N_TOKENS + 1, (n_prompts, 1))
@@ -80,6 +80,7 @@ def make_request(setup: Setup, n_slices: int, n_prompts: int, seed: int = 0) -> 
     input_ids[np.arange(N_TOKENS) >= lengths - 1] = end
     attention_mask = (np.arange(N_TOKENS) < lengths).astype(np.int64)
     arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": np.arange(n_prompts)[None]}
+    arrays["digit_values"] = np.ones(1, np.float32)  # of a window
     arrays[setup.networks[IMAGE].inputs[0].name] = image
     return {name: torch.from_numpy(array).to(setup.device) for name, array in arrays.items()}
 

@@ -40,8 +40,9 @@ def example_inputs(
     lengths[-1] = n_tokens
     attention_mask = (np.arange(n_tokens) < lengths).astype(np.int64)
     if variant.model == "medimageparse_3d":
-        window = blobs(variant.image_size, n_slices + 2, random)
-        inputs = {"text_encoder_3d": [input_ids, attention_mask], "image_encoder_3d": [window]}
+        window = blobs(variant.image_size, n_slices + 2, random).astype(np.uint8)[None]
+        digit_values = np.ones(1, np.float32)
+        inputs = {"text_encoder_3d": [input_ids, attention_mask], "image_encoder_3d": [window, digit_values]}
         features = [array for name in ("image_encoder_3d", "text_encoder_3d") for array in run(name, inputs[name])]
         return inputs | {"mask_decoder_3d": features}
     pixels = np.ascontiguousarray(blobs(variant.image_size, 3, random).astype(np.uint8).transpose(1, 2, 0)[None])

@@ -23,7 +23,8 @@ from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 
 OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
 # over 1, or the exporter fixes them
-TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "prompts": 6, "tokens": 5, "groups": 2, "prompts_per_group": 3}
+TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "digits": 2}
+TRACED_SIZES |= {"prompts": 6, "tokens": 5, "groups": 2, "prompts_per_group": 3}
 NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 logger = logging.getLogger(__name__)

@@ -17,10 +17,12 @@ NOISE_SEED = 0
 
 
 class ImageEncoder(nn.Module):
-    """window [S + 2, H, W], S slices of 0..255 with one neighbour on each side -> features of the S slices.
+    """S slices with one neighbour on each side -> features of the S slices.
 
-    The three channels of a slice are itself, the slice before and the slice after (spec section 1.5). Returns
-    features at stride 4, [S, C, H/4, W/4], and the memories at strides 32, 16 and 8.
+    window [K, S + 2, H, W] uint8 holds their whole numbers by digits, and digit_values [K] says what each digit counts:
+    grey values of 0..255 have one digit, which counts 1. The three channels of a slice are itself, the slice before and
+    the slice after (spec section 1.5). Returns features at stride 4, [S, C, H/4, W/4], and the memories at strides 32,
+    16 and 8.
     """
 
     def __init__(self, variant: Variant):
@@ -35,8 +37,14 @@ class ImageEncoder(nn.Module):
         slices = slices.to(self.backbone.patch_embed.proj.weight.dtype)
         return tuple(f.float() for f in self.pixel_decoder(self.backbone(slices)))
 
-    def forward(self, window: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return self.encode(torch.stack([window[1:-1], window[:-2], window[2:]], dim=1))
+    @staticmethod
+    def from_digits(window: Tensor, digit_values: Tensor) -> Tensor:
+        """-> [S + 2, H, W] float32, exact below 2^24."""
+        return (window.float() * digit_values.view(-1, 1, 1, 1)).sum(0)
+
+    def forward(self, window: Tensor, digit_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        slices = self.from_digits(window, digit_values)
+        return self.encode(torch.stack([slices[1:-1], slices[:-2], slices[2:]], dim=1))
 
 
 class TextFeatures(nn.Module):

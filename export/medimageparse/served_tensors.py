@@ -78,6 +78,7 @@ def volume_networks(variant: Variant) -> tuple[Network, ...]:
     size, side, width = variant.image_size, mask_side(variant), variant.width
     slices = Dimension("slices", 1, 8, 16)
     halo_slices = Dimension("slices_and_halo", 3, 10, 18)
+    digits = Dimension("digits", 1, 1, 8)  # to base 256: four reach as far as values may, and as many below zero
     ids, mask = tokens_of(variant)
     text_features = TensorSpec("text_features", np.float32, (*ids.shape, width))
     features = image_features(variant, slices)
@@ -85,7 +86,10 @@ def volume_networks(variant: Variant) -> tuple[Network, ...]:
         Network("text_encoder_3d", (ids, mask), (text_features,)),
         Network(
             "image_encoder_3d",
-            (TensorSpec("window", np.float32, (halo_slices, size, size)),),
+            (
+                TensorSpec("window", np.uint8, (digits, halo_slices, size, size)),
+                TensorSpec("digit_values", np.float32, (digits,)),
+            ),
             features,
         ),
         Network(

@@ -63,7 +63,7 @@ def shapes_that_overflow(target: Target) -> None:
     sides = (2**62, 2**61, 2**40, 2**30)
     numeric = [("medimageparse", "p_value_threshold", "FP32", [n]) for n in sides]
     numeric += [("medimageparse", "joint", "BOOL", [n]) for n in sides]
-    numeric += [("image_encoder_3d", "window", "FP32", shape) for shape in ([2**31, 2**31, 4], [-1, 9, 9])]
+    numeric += [("image_encoder_3d", "window", "UINT8", shape) for shape in ([2**31, 2**31, 2, 8], [1, -1, 9, 9])]
     for model, name, datatype, shape in numeric:
         for raw in (True, False):
             request = request_of(model, **({"image": b"x", "text": b"x"} if model == "medimageparse" else {}))

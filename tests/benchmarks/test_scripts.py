@@ -99,16 +99,17 @@ def test_the_originals_schedule_computes_what_our_3d_networks_compute(ways, n_pr
     modules, request = small_setup(ways, TINY, n_slices=3, n_prompts=n_prompts)
     original, decoder = ways.schedule, modules["mask_decoder_3d"]
     prompts = (request["input_ids"], request["attention_mask"])
+    window = (request["window"], request["digit_values"])
 
     text = original.text_3d(modules["text_encoder_3d"], *prompts)
     mask_features = decoder.mask_decoder.mask_features
-    features = original.image_3d(modules["image_encoder_3d"], mask_features, request["window"])
+    features = original.image_3d(modules["image_encoder_3d"], mask_features, *window)
     noise = [getattr(decoder, f"noise_{layer}") for layer in range(TINY.n_decoder_layers)]
     mask_logits, edge_logits, existence = original.masks_3d(decoder, features, text, noise)
     labels, scores = original.merge_3d(mask_logits, existence, TINY.image_size)
 
     expected_text = modules["text_encoder_3d"](*prompts)
-    expected_features = modules["image_encoder_3d"](request["window"])
+    expected_features = modules["image_encoder_3d"](*window)
     expected = (expected_text, mask_features(expected_features[0]), *expected_features[1:])
     torch.testing.assert_close((text, *features), expected, rtol=0, atol=1e-4)
     expected_labels, *expected, _ = decoder(*expected_features, expected_text)

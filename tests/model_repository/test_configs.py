@@ -99,7 +99,7 @@ def test_the_published_sizes_are_those_of_the_table(network):
 def test_what_the_steps_send_is_within_what_engines_serve():
     window, *_ = TABLE["image_encoder_3d"].inputs
     window_size = int(MODELS["medimageparse_3d"].parameters["window_size"].string_value)
-    assert window.shape[0].smallest <= window_size + 2 <= window.shape[0].largest
+    assert window.shape[1].smallest <= window_size + 2 <= window.shape[1].largest
     limits = {name: parameter.string_value for name, parameter in MODELS["tokenize_prompts"].parameters.items()}
     assert (int(limits["max_prompts"]), int(limits["max_groups"])) == (MAX_PROMPTS, MAX_GROUPS)
     *_, groups = TABLE["mask_decoder"].inputs
@@ -180,7 +180,7 @@ def called(model):
 
 @pytest.mark.parametrize("model", ["medimageparse_3d", "medimageparse_3d_stream", "medimageparse"])
 def test_every_input_of_a_called_model_is_made_before(model):
-    known, made = tensors(MODELS[model].input), {"window", "pixels", "segment_report"}
+    known, made = tensors(MODELS[model].input), {"window", "digit_values", "pixels", "segment_report"}
     known["progress"] = (DataType.TYPE_STRING, [1])  # the public model's own
     optional = {tensor.name for tensor in MODELS[model].input if tensor.optional}
     for step in called(model):

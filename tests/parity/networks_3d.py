@@ -11,7 +11,7 @@ from medimageparse.merging import Merging
 from medimageparse.served_tensors import TensorSpec, grids, mask_side, networks
 from medimageparse.variants import Variant
 from medimageparse_serving.volume.nifti_volume import choose_slice_axis
-from medimageparse_serving.volume.sliding_window import from_square, iterate_windows, margins
+from medimageparse_serving.volume.sliding_window import by_digits, from_square, iterate_windows, margins
 from torch import Tensor, nn
 
 from .inside_3d import check_layers, watched
@@ -115,7 +115,7 @@ def run_windows(golden: Golden, variant: Variant, runs: Mapping[str, Run], windo
     table = networks(variant)
     volume = golden["processed_int"].astype(np.float32)
     for window, image in iterate_windows(volume, window_size, variant.image_size):
-        features = runs["image_encoder_3d"](image)
+        features = runs["image_encoder_3d"](*by_digits(image).values())
         noise = [noise_of(golden, layer)[window.start : window.stop] for layer in range(variant.n_decoder_layers)]
         results = runs["mask_decoder_3d"](*features, text_features, noise)
         for name, arrays in (("image_encoder_3d", features), ("mask_decoder_3d", results)):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from medimageparse_serving.triton.pipeline import Calls, RequestEnded
 from medimageparse_serving.triton.tensors import as_tensors
 from medimageparse_serving.volume.progress import Progress
-from medimageparse_serving.volume.sliding_window import from_square, iterate_windows
+from medimageparse_serving.volume.sliding_window import by_digits, from_square, iterate_windows
 
 LABELLED = ("label_slices", "scores", "lost_to")
 
@@ -36,7 +36,7 @@ async def segment_volume(
     in_flight: deque[tuple[range, Any]] = deque()
     try:
         for slices, window in iterate_windows(volume, window_size, image_size):
-            tensors = as_tensors({"window": window, "text_features": text_features})
+            tensors = as_tensors({**by_digits(window), "text_features": text_features})
             in_flight.append((slices, calls.start("window_model", LABELLED, tensors)))
             # the next windows are made while these are computed; after the last one all are awaited
             while len(in_flight) == windows_in_flight or (in_flight and slices.stop == len(volume)):

@@ -22,37 +22,55 @@ def with_halo(window: range, n_slices: int) -> list[int]:
     return [last - abs(last - abs(index)) for index in range(window.start - 1, window.stop + 1)]
 
 
-def iterate_windows(
-    volume: NDArray[Any], window_size: int, image_size: int
-) -> Iterator[tuple[range, NDArray[np.float32]]]:
-    """Volume [D,H,W] -> (slices of the window, window FP32 [S+2,size,size] of whole numbers)."""
-    squares: dict[int, NDArray[np.float32]] = {}
+def iterate_windows(volume: NDArray[Any], window_size: int, image_size: int) -> Iterator[tuple[range, NDArray[Any]]]:
+    """Volume [D,H,W] -> (slices of the window, window [S+2,size,size] of whole numbers in the volume's type)."""
+    is_ready = volume.dtype == np.uint8 and volume.shape[1:] == (image_size, image_size)
+    squares: dict[int, NDArray[Any]] = {}
     for window in plan_windows(len(volume), window_size):
         indices = with_halo(window, len(volume))
+        if is_ready:
+            is_inside = indices == list(range(indices[0], indices[0] + len(indices)))
+            yield window, volume[indices[0] : indices[0] + len(indices)] if is_inside else volume[indices]
+            continue
         # two slices of the window before this one are needed again
         squares = {d: squares[d] if d in squares else to_square(volume[d], image_size) for d in sorted(set(indices))}
         yield window, np.stack([squares[d] for d in indices])
 
 
-def to_square(image: NDArray[Any], size: int) -> NDArray[np.float32]:
+def by_digits(window: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Whole numbers [S+2,size,size] -> `window` UINT8 [K,S+2,size,size] and `digit_values` FP32 [K].
+
+    UINT8 is one digit, which counts 1. What else there is has digits to base 256, and more of them below zero.
+    """
+    if window.dtype == np.uint8:
+        return {"window": window[None], "digit_values": np.ones(1, np.float32)}
+    digits: dict[int, NDArray[np.uint8]] = {}
+    for value in (1, -1):
+        rest = np.maximum(window * value, 0).astype(np.int32)
+        while not digits or rest.any():
+            digits[value] = (rest & 255).astype(np.uint8)
+            rest, value = rest >> 8, value * 256
+    return {"window": np.stack(list(digits.values())), "digit_values": np.array(list(digits), np.float32)}
+
+
+def to_square(image: NDArray[Any], size: int) -> NDArray[Any]:
     """One slice [H,W] padded to a square and resized to [size,size]; UINT8 as integers, FP32 plainly, then truncated.
 
     The padding is never made: its zeros add nothing, so the columns of the resize matrix that meet it are left out.
     """
     padded = max(image.shape)
-    square: NDArray[np.float32]
     rows, columns = (slice(before, before + n) for before, n in zip(margins(image.shape), image.shape, strict=True))
     if padded == size:
-        square = np.zeros((size, size), np.float32)
-        square[rows, columns] = np.trunc(image)
+        square = np.zeros((size, size), image.dtype)
+        square[rows, columns] = image if image.dtype == np.uint8 else np.trunc(image)
         return square
     if image.dtype != np.uint8:
         weights = bicubic_matrix(padded, size).astype(np.float32)
-        square = np.trunc(weights[:, rows] @ (image @ weights[:, columns].T))
-        return square
+        plain: NDArray[np.float32] = np.trunc(weights[:, rows] @ (image @ weights[:, columns].T))
+        return plain
     weights, bits = integer_matrix(padded, size)
     narrow = shift(image.astype(np.float32) @ weights[:, columns].T, bits)
-    return shift(weights[:, rows] @ narrow, bits)
+    return shift(weights[:, rows] @ narrow, bits).astype(np.uint8)
 
 
 def margins(shape: tuple[int, ...]) -> list[int]:
@@ -96,6 +114,8 @@ def shift(sums: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 def from_square(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Labels [S,size,size] -> [S,H,W]: nearest, without the padding."""
     size, padded = labels.shape[-1], max(height, width)
+    if height == width == size:
+        return labels
     scaled = np.arange(padded, dtype=np.float32) * np.float32(size / padded)
     nearest = np.minimum(scaled.astype(np.int64), size - 1)
     top, left = margins((height, width))

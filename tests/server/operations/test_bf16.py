@@ -68,10 +68,12 @@ def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
         TritonServer(repository, "cpu-bf16") as server,
         tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton,
     ):
-        window = tritonclient.grpc.InferInput("window", [3, 7, 5], "FP32")
-        window.set_data_from_numpy(np.zeros((3, 7, 5), np.float32))
+        window = tritonclient.grpc.InferInput("window", [1, 3, 7, 5], "UINT8")
+        window.set_data_from_numpy(np.zeros((1, 3, 7, 5), np.uint8))
+        digit_values = tritonclient.grpc.InferInput("digit_values", [1], "FP32")
+        digit_values.set_data_from_numpy(np.ones(1, np.float32))
         with pytest.raises(InferenceServerException) as refused:
-            triton.infer("image_encoder_3d", [window], parameters={"inner_key": server.inner_key})
+            triton.infer("image_encoder_3d", [window, digit_values], parameters={"inner_key": server.inner_key})
     assert refused.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert "these tensors gave no result" in refused.value.message()
     assert "/" not in refused.value.message()

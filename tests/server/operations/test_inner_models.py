@@ -69,7 +69,8 @@ def good(both_models, ask, request_of, image):
         known = {
             "image": texts(request_of()["image"] if is_3d else image),
             "text": texts(b"liver & spleen"),
-            "window": random.uniform(0, 255, (3, size, size)).astype(np.float32),
+            "window": random.integers(0, 255, (1, 3, size, size), np.uint8),
+            "digit_values": np.ones(1, np.float32),
             "pixels": random.integers(0, 255, (1, size, size, 3), np.uint8),
             "segment_report": texts(json.dumps(report).encode()),
             "output": texts(b"all" if is_3d else b"masks"),

@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from helpers.places import DATA, SHARED
+from medimageparse.networks_3d import ImageEncoder
 from medimageparse_serving.volume.nifti_volume import choose_slice_axis
 from medimageparse_serving.volume.sliding_window import (
     bicubic_matrix,
+    by_digits,
     from_square,
     integer_matrix,
     iterate_windows,
@@ -109,6 +112,24 @@ def test_padding_that_is_never_made_equals_padding(dtype, shape):
     padded = np.zeros((max(shape), max(shape)), dtype)
     padded[top : top + shape[0], left : left + shape[1]] = image
     assert np.abs(to_square(image, 24) - to_square(padded, 24)).max() <= (0 if dtype == np.uint8 else 1)
+
+
+@pytest.mark.parametrize("largest", [1, 255, 300, 70_000, 3 * 2**24])
+def test_whole_numbers_come_back_from_their_digits(largest):
+    window = np.trunc(np.random.default_rng(2).uniform(-largest, largest, (3, 5, 5))).astype(np.float32)
+    digits = by_digits(window)
+    assert digits["window"].dtype == np.uint8
+    read = ImageEncoder.from_digits(*(torch.from_numpy(array) for array in digits.values()))
+    assert np.array_equal(read, window)
+
+
+def test_grey_values_are_one_digit_and_no_copy():
+    volume = np.arange(7 * 16, dtype=np.uint8).reshape(7, 4, 4)
+    for slices, window in iterate_windows(volume, 2, 4):
+        digits = by_digits(window)
+        assert np.array_equal(digits["window"][0, 1:-1], volume[slices.start : slices.stop])
+        assert digits["digit_values"].tolist() == [1]
+        assert np.shares_memory(digits["window"], volume) == (slices.start > 0 and slices.stop < 7)
 
 
 def test_a_slice_of_the_networks_size_stays_and_fractions_are_cut_off():
