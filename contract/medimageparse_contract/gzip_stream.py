@@ -5,6 +5,7 @@ import zlib
 from typing import Any, Literal
 
 GZIP = b"\x1f\x8b"
+DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
 CHUNK = 2**14  # bytes of gzip that are unpacked at a time
 NO_FLAGS = 0xE0  # bits of a member's header that mean nothing; isal passes over them
 ZEROS = re.compile(rb"\0*")
@@ -29,22 +30,26 @@ def unpack(data: bytes, n_bytes: int, codec: Any = zlib) -> bytes | bytearray:
     """
     if not data.startswith(GZIP):
         return data
-    content, place = bytearray(), 0
-    while len(content) < n_bytes and data.startswith(GZIP, place):
+    # memory is taken as it is written to; one byte more shows whether there is more
+    content = bytearray(min(n_bytes, DEFLATE_RATIO * len(data)) + 1)
+    n = place = 0
+    while n < n_bytes and data.startswith(GZIP, place):
         if any(flags & NO_FLAGS for flags in data[place + 3 : place + 4]):
             raise GzipFault("damaged")
         member = codec.decompressobj(wbits=31)
-        while not member.eof and len(content) <= n_bytes:
+        while not member.eof and n <= n_bytes:
             packed = data[place : place + CHUNK]
             if not packed:
                 raise GzipFault("truncated")
             try:
-                content += member.decompress(packed, n_bytes + 1 - len(content))
+                piece = member.decompress(packed, n_bytes + 1 - n)
             except codec.error as error:
                 is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
                 raise GzipFault("changed" if is_checksum else "damaged") from error
+            content[n : n + len(piece)] = piece
+            n += len(piece)
             place += len(packed) - len(member.unconsumed_tail) - len(member.unused_data)
         zeros = ZEROS.match(data, place)
         place = zeros.end() if zeros else place
-    del content[n_bytes:]
+    del content[min(n, n_bytes) :]
     return content

@@ -20,10 +20,14 @@ Record = TypeVar("Record")
 
 
 class Inputs:
-    """The input tensors of a request by name. They lie in shared memory as long as the request does."""
+    """The input tensors of a request by name, and the outputs it wants.
+
+    They lie in shared memory as long as the request does.
+    """
 
     def __init__(self, request: Any) -> None:
         self.tensors = {tensor.name(): tensor for tensor in request.inputs()}
+        self.wanted = set(request.requested_output_names())
 
     def __contains__(self, name: str) -> bool:
         return name in self.tensors

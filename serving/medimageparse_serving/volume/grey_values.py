@@ -20,6 +20,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from medimageparse_serving.volume.levels import Levels
+
 FEW_LEVELS = 8  # different values in a label map or a drawing, at most
 
 PADDING_SHARE = 0.002  # of the voxels, at least
@@ -98,16 +100,17 @@ def find_padding(values: NDArray[np.float32]) -> list[float]:
     found: list[float] = []
     if has_few_levels(values):
         return found
-    levels, counts = np.unique(values, return_counts=True)
+    levels = Levels.of(values)
     for edge, next_to_it in ((0, 1), (-1, -2)):
-        low, high = np.percentile(values[values != levels[edge]], (0.5, 99.5))
-        gap = abs(float(levels[edge]) - float(levels[next_to_it]))
-        if counts[edge] >= PADDING_SHARE * values.size and gap >= PADDING_GAP * (high - low) and levels[edge] != 0:
-            found.append(float(levels[edge]))
-    content = values[(values != 0) & ~np.isin(values, found)]
-    low, high = np.percentile(content, (0.5, 99.5)) if content.size else (0.0, 0.0)
+        value = float(levels.values[edge])
+        low, high = levels.without([value]).percentiles((0.5, 99.5))
+        gap = abs(value - float(levels.values[next_to_it]))
+        if levels.counts[edge] >= PADDING_SHARE * values.size and gap >= PADDING_GAP * (high - low) and value != 0:
+            found.append(value)
+    content = levels.without([0, *found])
+    low, high = content.percentiles((0.5, 99.5)) if content.size else (0.0, 0.0)
     lies_amid = -low >= ZEROS_AMID * (high - low) and high >= ZEROS_AMID * (high - low)
-    return [*found, 0.0] if lies_amid and np.count_nonzero(values == 0) >= ZEROS_AMID * values.size else found
+    return [*found, 0.0] if lies_amid and levels.count(0) >= ZEROS_AMID * values.size else found
 
 
 def is_picture(values: NDArray[np.float32], is_8_bit: bool) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.volume.geometry import Intensity
 from medimageparse_serving.volume.grey_values import choose_intensity, find_padding, has_few_levels
+from medimageparse_serving.volume.levels import Levels
 
 PERCENTILES = (0.5, 99.5)
 SAMPLE_VOXELS = 2**20  # enough for shares of a thousandth, small beside the volume
@@ -53,6 +54,11 @@ class Values:
         low, high = sorted(end * self.slope + self.intercept for end in ends)
         return low, high
 
+    def levels(self) -> Levels:
+        if self.stored.dtype.kind in "iu" and self.stored.dtype.itemsize <= 2 and not self.are_scaled:
+            return Levels.of_whole(self.stored, int(self.stored.min()), int(self.stored.max()))
+        return Levels.of(np.concatenate([shown.ravel() for shown in self]))
+
     def sample(self) -> NDArray[np.float32]:
         """About SAMPLE_VOXELS of them, evenly spread."""
         step = max(1, math.ceil((self.stored.size / SAMPLE_VOXELS) ** (1 / 3)))
@@ -85,9 +91,10 @@ def scale_intensity(
         padding = []
     volume = np.empty(stored.shape, np.uint8 if is_uint8 else np.float32)
     for destination, shown in zip(volume, values, strict=True):
+        is_padding = np.isin(shown, padding) if padding else None
         destination[...] = shown if bounds is None else to_grey(shown, *bounds)
-        if padding:
-            destination[np.isin(shown, padding)] = 0
+        if is_padding is not None:
+            destination[is_padding] = 0
     warnings += find_faults(sample, bounds, padding, Values(volume, 1, 0).sample())
     return volume, Intensity(intensity, used, bounds, padding, volume.dtype.name), warnings
 
@@ -99,18 +106,20 @@ def find_bounds(values: Values, sample: NDArray[np.float32], used: str, padding:
         return [level - width / 2, level + width / 2]
     if has_few_levels(sample):
         return None
-    left_out = [0.0, *padding]
-    content = np.concatenate([shown[~np.isin(shown, left_out)] for shown in values])
-    low, high = np.percentile(content, PERCENTILES).tolist() if len(content) else (0.0, 0.0)
+    content = values.levels().without([0.0, *padding])
+    low, high = content.percentiles(PERCENTILES) if content.size else (0.0, 0.0)
     return [low, high] if low < high else None
 
 
 def to_grey(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    """low..high -> 0..255, fractions cut off; all 0 if nothing differs."""
+    """low..high -> 0..255, fractions cut off; all 0 if nothing differs. The values are used up."""
     if high - low < np.finfo(np.float32).tiny:
         return np.zeros(values.shape, np.uint8)
-    grey = (np.clip(values, low, high) - low) / (high - low) * 255
-    return np.minimum(grey, 255).astype(np.uint8)  # over it where FP32 tells low from high no better than this
+    grey = np.clip(values, low, high, out=values)
+    grey -= low
+    grey /= high - low
+    grey *= 255
+    return np.minimum(grey, 255, out=grey).astype(np.uint8)  # over it where FP32 tells low from high no better
 
 
 def find_faults(

@@ -27,7 +27,6 @@ CHOICES = {
     "slice_axis": SLICE_AXES,
 }
 
-DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
 SEND = "send a NIfTI file (.nii or .nii.gz), as it is or in base64"
 TRUNCATED = "image is truncated: the file ends before its last voxel or before the checksum of its gzip; send it again"
 GZIP_FAULTS = {
@@ -73,7 +72,7 @@ def decode_volume(image: bytes, options: Options, limits: Limits) -> tuple[NDArr
     if shape[axes[slice_axis]] > limits.max_slices:
         raise Refused(f"image has more than {limits.max_slices} slices, the limit of this server; crop it")
     end = start + math.prod(shape) * dtype.itemsize
-    if end > DEFLATE_RATIO * len(file):
+    if end > gzip_stream.DEFLATE_RATIO * len(file):
         raise Refused(TRUNCATED)
     # from here on the amount of memory is known: what a small file unpacks to is not
     content = unpack(file, end)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimageparse_serving.volume.geometry import Geometry, ImageReport
+from medimageparse_serving.volume.label_counts import count_labels
 
 # whether the file says the sides, and whether they are at least agreed on -> what box_mm means
 BOX_NOTES = {
@@ -161,20 +162,6 @@ def describe_prompts(
             )
         )
     return described
-
-
-def count_labels(label_slices: NDArray[np.uint8]) -> tuple[NDArray[np.int64], list[NDArray[np.bool_]]]:
-    """Voxels of each of 256 labels, and for each axis [256,n]: does the label occur at this index."""
-    occurs = [np.zeros((256, n), np.bool_) for n in label_slices.shape]
-    counts = np.zeros((len(label_slices), 256), np.int64)
-    for d, labels in enumerate(label_slices):
-        counts[d] = np.bincount(labels.ravel(), minlength=256)
-        occurs[0][:, d] = counts[d] > 0
-        for label in np.flatnonzero(counts[d][1:]) + 1:
-            mask = labels == label
-            occurs[1][label] |= mask.any(1)
-            occurs[2][label] |= mask.any(0)
-    return counts.sum(0), occurs
 
 
 def stored_box(occurs: list[NDArray[np.bool_]], label: int, geometry: Geometry) -> list[list[int]]:

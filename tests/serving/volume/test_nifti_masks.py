@@ -8,9 +8,10 @@ from dataclasses import asdict
 import nibabel as nib
 import numpy as np
 import pytest
-from medimageparse_serving.volume.nifti_masks import encode_nifti_file
+from medimageparse_serving.volume.label_counts import count_labels
+from medimageparse_serving.volume.nifti_masks import encode_nifti, encode_nifti_file
 from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
-from medimageparse_serving.volume.report import Segmented, count_labels, describe_prompts, stored_box, why_absent
+from medimageparse_serving.volume.report import Segmented, describe_prompts, stored_box, why_absent
 
 LIMITS = Limits(10**7, 10**7, 10**6, 1000, 1000)
 AFFINE = np.array([[0, 0, 3, -10], [-1.5, 0, 0, 20], [0, 2, 0, 5], [0, 0, 0, 1.0]])
@@ -64,6 +65,28 @@ def test_counts_and_boxes_are_those_of_the_stored_labels(affine):
     assert counts[:4].tolist() == [9 * 8 * 6 - 28, 27, 0, 1]
     assert stored_box(occurs, 1, geometry) == [[2, 1, 3], [4, 3, 5]]
     assert stored_box(occurs, 3, geometry) == [[7, 7, 0], [7, 7, 0]]
+
+
+@pytest.mark.parametrize("labels", ["noise", "nothing", "everything", "blocks"])
+def test_labels_are_counted_as_numpy_counts_them(labels):
+    shape, random = (4, 7, 9), np.random.default_rng(3)
+    noise = random.integers(0, 256, shape).astype(np.uint8)
+    blocks = np.repeat(random.integers(0, 3, (4, 7, 3)), 3, 2).astype(np.uint8)
+    of_kind = {"noise": noise, "nothing": noise * 0, "everything": noise * 0 + 255, "blocks": blocks}[labels]
+    counts, occurs = count_labels(of_kind)
+    assert counts.tolist() == np.bincount(of_kind.ravel(), minlength=256).tolist()
+    for axis, occurs_along in enumerate(occurs):
+        for label in range(1, 256):
+            others = tuple(other for other in range(3) if other != axis)
+            assert occurs_along[label].tolist() == (of_kind == label).any(others).tolist()
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_the_file_is_the_one_that_nibabel_writes(kind):
+    image = kind(np.zeros((6, 7, 4), np.int16), AFFINE)
+    labels = np.random.default_rng(1).integers(0, 4, image.shape).astype(np.uint8)
+    content = gzip.decompress(encode_nifti(labels, geometry_of(image)))
+    assert kind.from_bytes(content).to_bytes() == content
 
 
 def test_the_report_of_a_prompt():
