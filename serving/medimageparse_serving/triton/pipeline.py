@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 from medimageparse_contract.sentences import TOOK_TOO_LONG
 from numpy.typing import NDArray
@@ -72,14 +73,27 @@ class Calls:
 
 
 def read_response(response: Any, model: str) -> Arrays:
-    """The outputs of a response by name. They are copies: its own memory goes with it."""
+    """The outputs of a response by name, in its own memory, which stays as long as one of them."""
     if response.has_error():
         pb_utils.Logger.log_error(f"{model}: {response.error().message().splitlines()[0]}")
         raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
-    outputs = {tensor.name(): tensor.as_numpy().copy() for tensor in response.output_tensors()}
+    outputs = {tensor.name(): held(tensor.as_numpy(), response) for tensor in response.output_tensors()}
     if "refusal" in outputs:
         raise Refused(outputs["refusal"].item().decode())
     return outputs
+
+
+class Held:
+    """An array's memory, and what it goes with."""
+
+    def __init__(self, array: NDArray[Any], owner: object) -> None:
+        self.__array_interface__ = array.__array_interface__
+        self.kept = array, owner
+
+
+def held(array: NDArray[Any], owner: object) -> NDArray[Any]:
+    """The same array, which keeps its owner; an array of objects has memory of its own."""
+    return array if array.dtype == object else np.asarray(Held(array, owner))
 
 
 def watch(request: Any, max_seconds: int) -> Callable[[], None]:

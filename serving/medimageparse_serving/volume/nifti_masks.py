@@ -1,10 +1,10 @@
 """Labels of slices -> label map as the image was stored, NIfTI file and report."""
 
-import base64
 import io
 from collections.abc import Collection
 
 import numpy as np
+import pybase64
 from isal import isal_zlib
 from nibabel.nifti1 import Nifti1Image
 from nibabel.nifti2 import Nifti2Image
@@ -66,4 +66,4 @@ def encode_nifti(label_map: NDArray[np.uint8], geometry: Geometry) -> bytes:
 
 def encode_nifti_file(label_map: NDArray[np.uint8], geometry: Geometry) -> bytes:
     """The JSON text that MedImageParse clients read: `json.loads(nifti_file)["data"]` is base64."""
-    return b'{"data": "%s"}' % base64.b64encode(encode_nifti(label_map, geometry))
+    return b'{"data": "%s"}' % pybase64.b64encode(encode_nifti(label_map, geometry))
