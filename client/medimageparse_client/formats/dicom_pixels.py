@@ -1,10 +1,11 @@
-"""A DICOM file and its header -> the stored values of its one slice.
+"""DICOM files and their headers -> the stored values of their slices.
 
 Needs the extra `dicom`.
 """
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -37,7 +38,7 @@ UNCOMPRESSED = "send it uncompressed (for example by gdcmconv --raw), or a PNG o
 class StoredPixels:
     """What stands in the file, before any rescaling.
 
-    values: [H,W]
+    values: [H,W], or [F,H,W] of several frames
     whole: the same with what stands in the bits above `n_bits`; `values` itself where nothing does
     n_bits: how many bits of each pixel count
     warnings: sentences for the report
@@ -51,14 +52,28 @@ class StoredPixels:
 
 def read_pixels(data: bytes, header: pydicom.Dataset) -> StoredPixels:
     """The slice [H,W] as it is stored."""
-    syntax = find_transfer_syntax(header)
-    warnings: list[str] = []
+    [stored] = read_frames([(data, header)])
+    if stored.values.ndim != 2:
+        raise InvalidImage("the DICOM file's pixels are not one slice; send a PNG of it")
+    return stored
+
+
+def read_frames(files: Sequence[tuple[bytes, pydicom.Dataset]]) -> list[StoredPixels]:
+    """The same of several files with one header each; of a file with several frames [F,H,W]."""
+    syntaxes = [find_transfer_syntax(header) for _, header in files]
+    warnings: list[list[str]] = [[] for _ in files]
+    for_gdcm = [n for n, (_, header) in enumerate(files) if choose_decoder(syntaxes[n], header) == "gdcm"]
+    decoded: dict[int, npt.NDArray[Any]] = {}
+    syntax = syntaxes[0]
     try:
-        if choose_decoder(syntax, header) == "gdcm":
-            pixels = decode_apart(data, warnings)
-        else:
-            header.pixel_array_options(decoding_plugin=choose_decoder(syntax, header), correct_unused_bits=False)
-            pixels = header.pixel_array
+        if for_gdcm:
+            syntax, shared = syntaxes[for_gdcm[0]], warnings[for_gdcm[0]]
+            decoded.update(zip(for_gdcm, decode_apart([files[n][0] for n in for_gdcm], shared), strict=True))
+        for n, (_, header) in enumerate(files):
+            if n not in decoded:
+                syntax = syntaxes[n]
+                header.pixel_array_options(decoding_plugin=choose_decoder(syntax, header), correct_unused_bits=False)
+                decoded[n] = header.pixel_array
     except PYDICOM_ERRORS:
         if not syntax.is_encapsulated:
             raise InvalidImage(DAMAGED) from None
@@ -66,7 +81,12 @@ def read_pixels(data: bytes, header: pydicom.Dataset) -> StoredPixels:
             f"the pixels of the DICOM file cannot be decoded as {syntax.name}: they are damaged, or compressed in a "
             f"rare way; send the file again, or {UNCOMPRESSED}"
         ) from None
-    if pixels.ndim != 2 or not pixels.size:
+    return [stored_pixels(decoded[n], syntaxes[n], files[n][1], warnings[n]) for n in range(len(files))]
+
+
+def stored_pixels(pixels: npt.NDArray[Any], syntax: UID, header: pydicom.Dataset, warnings: list[str]) -> StoredPixels:
+    """What was decoded, without the bits that do not count."""
+    if pixels.ndim not in (2, 3) or not pixels.size:
         raise InvalidImage("the DICOM file's pixels are not one slice; send a PNG of it")
     if not syntax.is_encapsulated and (n_left_out := bytes_left_out(header)) > 1:
         warnings.append(
@@ -92,15 +112,17 @@ def decoder_of(syntax: UID, header: pydicom.Dataset) -> Decoder:
     return get_decoder(JPEGLosslessSV1 if is_12_bit else syntax)
 
 
-def decode_apart(data: bytes, warnings: list[str]) -> npt.NDArray[Any]:
+def decode_apart(files: Sequence[bytes], warnings: list[str]) -> list[npt.NDArray[Any]]:
     """The pixels by GDCM, whose end is not ours: it gives up its process at some damaged files."""
     command = [sys.executable, "-P", GDCM_PROGRAM, *PIXEL_TAGS]
-    done = subprocess.run(command, input=data, capture_output=True, timeout=GDCM_TIMEOUT_S, check=True)
+    sent = b"".join(part for data in files for part in (len(data).to_bytes(8, "little"), data))
+    done = subprocess.run(command, input=sent, capture_output=True, timeout=GDCM_TIMEOUT_S, check=True)
     if b"Premature end" in done.stderr:
         raise ValueError("the stream ends too soon")
     if b"Corrupt" in done.stderr:
         warnings.append("the decoder met damage in the file's pixels; look at the preview, or send the file again")
-    return np.asarray(np.load(BytesIO(done.stdout)))
+    answer = BytesIO(done.stdout)
+    return [np.asarray(np.load(answer)) for _ in files]
 
 
 def find_transfer_syntax(header: pydicom.Dataset) -> UID:
@@ -136,7 +158,7 @@ def check_can_decode(syntax: UID, header: pydicom.Dataset) -> None:
 def bytes_left_out(header: pydicom.Dataset) -> int:
     """How many bytes of uncompressed pixels the header does not account for."""
     name = next(name for name in PIXELS if name in header)
-    n_bits: int = header.Rows * header.Columns * header.BitsAllocated
+    n_bits: int = header.Rows * header.Columns * header.BitsAllocated * int(value_of(header, "NumberOfFrames") or 1)
     return len(value_of(header, name) or b"") - (n_bits + 7) // 8
 
 

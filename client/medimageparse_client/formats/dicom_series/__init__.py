@@ -1,0 +1,94 @@
+"""The slices of a DICOM series (a folder, a zip, a multi-frame file, a DICOMweb address) -> one volume.
+
+Needs the extra `dicom`. The headers are checked first: what is no regular volume is refused by name, never guessed.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+from medimageparse_contract.options import Intensity
+
+from medimageparse_client.formats.dicom_header import without_pydicoms_warnings
+from medimageparse_client.formats.dicom_series.choice import choose, sort_out
+from medimageparse_client.formats.dicom_series.files import find_files, read_headers
+from medimageparse_client.formats.dicom_series.geometry import LPS_TO_RAS, arrange
+from medimageparse_client.formats.dicom_series.phases import one_phase
+from medimageparse_client.formats.dicom_series.slices import slices_of
+from medimageparse_client.formats.dicom_series.tilt import upright
+from medimageparse_client.formats.dicom_series.values import stack_values
+from medimageparse_client.formats.nifti import image_of_array
+
+__all__ = ["DicomSeries", "read_series"]
+
+PERCENTILE = ("MR", "PT", "NM")  # modalities whose values have no unit that a window could be in
+
+
+@dataclass(frozen=True, eq=False)
+class DicomSeries:
+    """A series as one volume; nothing of the patient stands in `volume`.
+
+    volume: voxels [x,y,z] as values (Hounsfield units in CT) with the affine to millimetres (RAS+); x goes along the
+        rows of a slice, y down its columns, z from slice to slice along their normal
+    sources: the headers without pixels: one for each slice, in the order of z, or the one of a multi-frame file
+    notes: what was left out or assumed, as sentences for the report
+    modality: CT, MR, PT, ...
+    is_resampled: whether a gantry tilt was taken out, so that the voxels are not those of `sources`
+    """
+
+    volume: nib.Nifti1Image = field(repr=False)
+    sources: tuple[pydicom.Dataset, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    modality: str = ""
+    is_resampled: bool = False
+
+    @property
+    def intensity(self) -> Intensity:
+        """How its values become grey where nobody names another way."""
+        if self.modality == "CT":
+            return "ct-soft-tissue"
+        return "percentile" if self.modality in PERCENTILE else "auto"
+
+    def describe(self, intensity: Intensity) -> dict[str, Any]:
+        """What the report says under `dicom`."""
+        by_modality = intensity == self.intensity != "auto"
+        return {
+            "modality": self.modality,
+            "slices": self.volume.shape[2],
+            "intensity": f"{intensity}, by the modality" if by_modality else intensity,
+            "resampled": self.is_resampled,
+        }
+
+
+@without_pydicoms_warnings()
+def read_series(
+    source: str | Path | bytes,
+    *,
+    series: int | str | None = None,
+    time_point: int | None = None,
+    allow_gaps: bool = False,
+    resample_tilt: bool = False,
+) -> DicomSeries:
+    """The series in a folder, a zip or a multi-frame file.
+
+    series: where there are several, the number in the list of the refusal, or a SeriesInstanceUID
+    time_point: of a series with several volumes (echoes, phases, b-values) which one, from 0
+    allow_gaps: takes slices at unequal distances; nothing is interpolated
+    resample_tilt: takes out a gantry tilt by linear interpolation within the slices
+
+    Raises InvalidVolume with a sentence for everything that is no regular volume of grey slices.
+    """
+    notes: list[str] = []
+    headers = sort_out(read_headers(find_files(source), notes), notes)
+    slices = one_phase(slices_of(choose(headers, series, notes)), time_point, notes)
+    placed = arrange(slices, allow_gaps=allow_gaps, allow_tilt=resample_tilt, notes=notes)
+    values, affine = stack_values(placed.slices, notes), placed.affine
+    if placed.is_tilted:
+        values, affine = upright(values, affine)
+    volume = image_of_array(values, np.asarray(LPS_TO_RAS @ affine))
+    # of a multi-frame file all slices have one header
+    sources = tuple({id(one.header): one.header for one in placed.slices}.values())
+    return DicomSeries(volume, sources, tuple(notes), placed.slices[0].modality, placed.is_tilted)
