@@ -76,7 +76,9 @@ def segmentation_digest(model: str, answer: str) -> str:
 
 
 def segment(http_url: str, model: str, timeout_s: float, inner_key: str = "") -> str:
-    """Sends the canary and gives the digest of its segmentation; the key is for a server that is not open yet."""
+    """Sends the canary and gives the digest of its segmentation; the key opens a server that is not open yet, and
+    has all networks compute anew.
+    """
     inputs, output = request_of(model)
     tensors = [{"name": n, "shape": [1], "datatype": "BYTES", "data": [value]} for n, value in inputs.items()]
     request = {"inputs": tensors, "outputs": [{"name": output}], "parameters": {"inner_key": inner_key}}

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -23,6 +24,7 @@ from medimageparse_serving.launch.supervise import Supervisor
 from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.triton_flags import shm_growth_bytes
 from medimageparse_serving.launch.triton_server import REPOSITORY, TritonServer, http_address
+from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 
 # what programs that start a server want besides
 __all__ = ["PUBLIC_MODELS", "REPOSITORY", "SHM", "ServeError", "Tls", "TritonServer", "free_port", "has_bf16"]
@@ -73,6 +75,7 @@ def parse_arguments(given: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; gRPC then takes TLS only")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, of that certificate")
     parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="PEM; clients need a certificate of this CA")
+    parser.add_argument("--feature-cache", type=int, metavar="BYTES", help="of each image encoder on a CPU; 0: none")
     parser.add_argument("--verbose", action="store_true", help="show the server's whole log")
     parser.add_argument("flags", nargs="*", help="further flags for tritonserver, after --")
     arguments = vars(parser.parse_args(given))
@@ -120,6 +123,8 @@ def gateway_address(options: argparse.Namespace) -> str:
 def serve(options: argparse.Namespace, repository: Path) -> None:
     """Serves until it is interrupted; ServeError if it cannot go on."""
     certificate = options.tls_certificate
+    if options.feature_cache is not None:
+        os.environ[CACHE_BYTES] = str(max(0, options.feature_cache))  # the python steps inherit it
     server = TritonServer(
         repository,
         options.runtime,

@@ -219,7 +219,7 @@ class Supervisor:
         while True:
             patience = max(deadline - time.monotonic(), 0.1)
             try:
-                found = canary.segment(self.server.http_url, model, patience)
+                found = canary.segment(self.server.http_url, model, patience, self.server.inner_key)
             except canary.NoAnswerError:  # hung, or busy with other requests
                 if time.monotonic() < deadline:
                     time.sleep(min(1, patience))

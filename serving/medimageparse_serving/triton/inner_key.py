@@ -10,15 +10,16 @@ import os
 from typing import Any
 
 PARAMETER, VARIABLE = "inner_key", "MEDIMAGEPARSE_INNER_KEY"
+FRESH = "fresh"
 GATE = "MEDIMAGEPARSE_GATE"  # names a file that is there as long as the launcher warms the server up
 WARMING_UP = "the server is warming up; try again in a few seconds"
 CLOSED = "this model is a step of the public ones and takes no requests: ask medimageparse_3d or medimageparse"
 
 
-def parameters() -> dict[str, str]:
-    """What a pipeline adds to its requests."""
+def parameters(is_fresh: bool = False) -> dict[str, str]:
+    """What a pipeline adds to its requests; fresh ones are computed even if the answer is known."""
     word = os.environ.get(VARIABLE)
-    return {PARAMETER: word} if word else {}
+    return ({PARAMETER: word} if word else {}) | ({FRESH: "yes"} if is_fresh else {})
 
 
 def is_ours(request: Any) -> bool:
@@ -26,8 +27,22 @@ def is_ours(request: Any) -> bool:
     word = os.environ.get(VARIABLE)
     if not word:
         return True
-    sent = json.loads(request.parameters() or "{}").get(PARAMETER)
+    sent = sent_parameters(request).get(PARAMETER)
     return isinstance(sent, str) and hmac.compare_digest(sent.encode(errors="replace"), word.encode())
+
+
+def is_from_launcher(request: Any) -> bool:
+    """Whether a request to a public model is a canary, which is to reach every network."""
+    return PARAMETER in sent_parameters(request) and bool(os.environ.get(VARIABLE)) and is_ours(request)
+
+
+def is_fresh(request: Any) -> bool:
+    return FRESH in sent_parameters(request)
+
+
+def sent_parameters(request: Any) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(request.parameters() or "{}")
+    return found
 
 
 def is_warming_up() -> bool:

@@ -33,9 +33,12 @@ class RequestEnded(Exception):
 class Calls:
     """The calls of one request, how long each model took, and whom to tell of progress."""
 
-    def __init__(self, models: dict[str, str], check: Callable[[], None], tell: Tell | None = None) -> None:
-        """`check` raises RequestEnded where the request is not to go on."""
+    def __init__(
+        self, models: dict[str, str], check: Callable[[], None], tell: Tell | None = None, is_fresh: bool = False
+    ) -> None:
+        """`check` raises RequestEnded where the request is not to go on; fresh calls are computed, not remembered."""
         self.models, self.check, self.tell = models, check, tell
+        self.sent_along = inner_key.parameters(is_fresh)
         self.start_ns = time.monotonic_ns()
         self.took_ns: dict[str, int] = {}
         self.ended_ns: dict[str, int] = {}
@@ -53,7 +56,7 @@ class Calls:
             requested_output_names=list(names),
             inputs=list(tensors),
             preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
-            parameters=inner_key.parameters(),
+            parameters=self.sent_along,
         ).async_exec()
 
         async def finish() -> Arrays:
@@ -152,7 +155,8 @@ class Pipeline:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, code))
 
     async def tensors_of(self, request: Any, tell: Tell | None) -> list[Any]:
-        inputs, calls = Inputs(request), Calls(self.parameters, watch(request, self.max_seconds), tell)
+        inputs, is_fresh = Inputs(request), inner_key.is_from_launcher(request)
+        calls = Calls(self.parameters, watch(request, self.max_seconds), tell, is_fresh)
         for name in self.required:
             if name not in inputs:
                 raise Refused(f"{name} is missing; every request needs it")
