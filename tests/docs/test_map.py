@@ -63,7 +63,7 @@ def test_the_parameters_are_in_the_configurations():
     texts = {
         "networks, `configs/cpu.pbtxt`": (REPOSITORY / "image_encoder_3d/configs/cpu.pbtxt").read_text(),
         "image encoders, `configs/cpu-bf16.pbtxt`": (REPOSITORY / "image_encoder/configs/cpu-bf16.pbtxt").read_text(),
-        "image encoders, both `configs/cpu`": (REPOSITORY / "image_encoder/configs/cpu.pbtxt").read_text(),
+        "image encoders on a CPU": (REPOSITORY / "image_encoder/configs/cpu.pbtxt").read_text(),
         "Python steps": config_text("decode_image").replace("instance_group [ { count", "instance_group.count"),
         "public models": config_text("medimageparse"),
     }
