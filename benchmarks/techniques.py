@@ -142,7 +142,7 @@ def original(setup: Setup, draws: bool = True) -> Way:
             IMAGE: lambda inputs: schedule.image_2d(image, last, *inputs),
             MASKS: lambda inputs: schedule.masks_2d(masks, inputs[:4], inputs[4], inputs[6]),
         }
-    noise = None if draws else [getattr(masks, f"noise_{i}") for i in range(setup.variant.n_decoder_layers)]
+    noise = None if draws else masks.noise_of(torch.zeros(1, dtype=torch.int64))
 
     def decode(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         mask_logits, edge_logits, existence = schedule.masks_3d(masks, inputs[:4], inputs[4], noise)

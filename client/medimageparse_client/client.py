@@ -11,7 +11,7 @@ import numpy.typing as npt
 from medimageparse_contract.canary import PROMPT_2D, PROMPT_3D, SIDE, SLICES, SPACING_MM, canary_slice
 from medimageparse_contract.image_types import ImageType
 from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS
-from medimageparse_contract.options import Intensity, Orientation
+from medimageparse_contract.options import Intensity, Maps, Orientation
 
 from medimageparse_client.connection import Connection
 from medimageparse_client.errors import InvalidRequest, MedImageParseError
@@ -108,6 +108,9 @@ class Client:
         intensity: Intensity = "auto",
         orientation: Orientation = "LAS",
         slice_axis: SliceAxis = "auto",
+        maps: Maps | None = None,
+        instances: bool = False,
+        draws: int = 1,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segments each prompt in a 3D volume.
@@ -119,16 +122,24 @@ class Client:
         intensity: "auto" windows CT in Hounsfield units (soft tissue), keeps 0..255 and takes percentiles otherwise
         orientation: "LAS" gives one patient one answer however the file is stored; "stored" slices it as stored
         slice_axis: "auto", or the axis (0, 1, 2) of the slices-first volume to slice along
+        maps: "probabilities" or "masks" of each prompt alone, which may overlap; `mask` of the result is whole then
+        instances: whether each thing that hangs together gets a number: `instances` of the result, and in the report
+        draws: 1 to 16 samples of the model, which is random: their mean, how far they spread (`uncertainty` of the
+            result), and in the report how volumes and masks of the draws differ; not with `instances`
         progress: called while the server works, with the slices done, how many there are, and the prompts found so
             far; if it raises, the request is cancelled. Over HTTP, and by a server without medimageparse_3d_stream, it
             is called once, at the end
         """
         prompts = check_prompts(prompts)
         data = encode_volume(volume, affine, time_point)
-        inputs = {"image": data, "text": encode_prompts(prompts), **encode_options(intensity, orientation, slice_axis)}
+        options = encode_options(intensity, orientation, slice_axis, maps, instances, draws)
+        inputs = {"image": data, "text": encode_prompts(prompts), **options}
+        asked = {maps: maps, "instances": instances, "uncertainty": draws > 1}
+        wanted = [name for name, is_asked in asked.items() if name and is_asked]
+        outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
         if progress and has_stream(self._connection):
-            return decode_answer(prompts, data, infer_watched(self._connection, inputs, OUTPUTS_3D, progress))
-        result = decode_answer(prompts, data, self._connection.infer(MODEL_3D, inputs, OUTPUTS_3D))
+            return decode_answer(prompts, data, infer_watched(self._connection, inputs, outputs, progress), wanted)
+        result = decode_answer(prompts, data, self._connection.infer(MODEL_3D, inputs, outputs), wanted)
         if progress:
             n_slices = result.scores.shape[1]
             found = zip(prompts, result.facts.prompts, strict=True)

@@ -27,6 +27,7 @@ ONLY_UNCOMPRESSED = 1  # the bit of "identity" among gRPC's compressions
 TENSOR_TYPES: dict[type, tuple[str, Any]] = {
     bytes: ("BYTES", np.object_),
     bool: ("BOOL", np.bool_),
+    int: ("INT32", np.int32),
     float: ("FP32", np.float32),
 }
 PROGRESS = "progress"  # the output of a stream's responses before the last

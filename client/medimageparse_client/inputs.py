@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from medimageparse_contract.options import Intensity, Orientation
+from medimageparse_contract.options import MAPS_3D, MAX_DRAWS, Intensity, Maps, Orientation
 
 from medimageparse_client.errors import InvalidRequest
 
@@ -30,7 +30,23 @@ def encode_prompts(prompts: tuple[str, ...]) -> bytes:
         raise InvalidRequest("a prompt is not valid Unicode; write it in UTF-8") from error
 
 
-def encode_options(intensity: Intensity, orientation: Orientation, slice_axis: SliceAxis) -> dict[str, bytes]:
-    """The optional inputs of the model; `output` spares the server the label map as a tensor."""
-    options = {"intensity": intensity, "orientation": orientation, "slice_axis": slice_axis, "output": "nifti_file"}
-    return {name: str(value).encode() for name, value in options.items()}
+def encode_options(
+    intensity: Intensity,
+    orientation: Orientation,
+    slice_axis: SliceAxis,
+    maps: Maps | None,
+    instances: bool,
+    draws: int,
+) -> dict[str, bytes | bool | int]:
+    """The optional inputs of the model; `output` spares the server the maps as tensors."""
+    if maps is not None and maps not in MAPS_3D:
+        raise InvalidRequest(f"maps is unknown; give one of {', '.join(MAPS_3D)}, or leave it out")
+    output = f"{maps}_file" if maps else "nifti_file"
+    options = {"intensity": intensity, "orientation": orientation, "slice_axis": slice_axis, "output": output}
+    if isinstance(draws, bool) or not isinstance(draws, int) or not 1 <= draws <= MAX_DRAWS:
+        raise InvalidRequest(f"draws is a whole number from 1 to {MAX_DRAWS}")
+    if instances and draws > 1:
+        raise InvalidRequest("instances are those of one draw; leave draws out, or instances")
+    texts = {name: str(value).encode() for name, value in options.items()}
+    # what is not asked for is not sent: a server of before knows neither
+    return texts | ({"instances": True} if instances else {}) | ({"draws": draws} if draws > 1 else {})

@@ -117,7 +117,7 @@ def step_loss(
     naming = F.cross_entropy(namer(text_features[torch.arange(len(last)), last]), structures)
     prompted = networks["mask_decoder_3d"]
     decoder = prompted.mask_decoder
-    noise = [getattr(prompted, f"noise_{layer}") for layer in range(DEMO.n_decoder_layers)]
+    noise = prompted.noise_of(torch.zeros(1, dtype=torch.int64, device=finest.device))
     rounds, existence = decoder.decode(finest, memories, text_features, noise)
     present = (masks.sum((2, 3)) > 0).float()
     coarse = F.avg_pool2d(masks, MASK_STRIDE)

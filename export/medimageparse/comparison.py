@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from medimageparse_contract.options import MAX_DRAWS
 
 from medimageparse.errors import ExportError
 from medimageparse.variants import Variant
@@ -44,7 +45,8 @@ def example_inputs(
         digit_values = np.ones(1, np.float32)
         inputs = {"text_encoder_3d": [input_ids, attention_mask], "image_encoder_3d": [window, digit_values]}
         features = [array for name in ("image_encoder_3d", "text_encoder_3d") for array in run(name, inputs[name])]
-        return inputs | {"mask_decoder_3d": features}
+        noise_fields = random.integers(0, MAX_DRAWS, n_prompts)
+        return inputs | {"mask_decoder_3d": [*features, noise_fields]}
     pixels = np.ascontiguousarray(blobs(variant.image_size, 3, random).astype(np.uint8).transpose(1, 2, 0)[None])
     inputs = {"text_encoder": [input_ids, attention_mask], "image_encoder": [pixels]}
     token_features, prompt_features = run("text_encoder", inputs["text_encoder"])

@@ -12,6 +12,7 @@ import onnx_ir
 import onnxruntime
 import torch
 from medimageparse_contract.hashing import sha256
+from medimageparse_contract.options import MAX_DRAWS
 from medimageparse_contract.version import VERSION
 from torch import Tensor, nn
 
@@ -145,7 +146,11 @@ def export_networks(
         "precision": precision,
         "checkpoint_sha256": checkpoint_sha256,
         "max_prompts": MAX_PROMPTS,
-        **({"noise_seed": NOISE_SEED} if variant.model == "medimageparse_3d" else {"max_groups": MAX_GROUPS}),
+        **(
+            {"noise_seed": NOISE_SEED, "noise_fields": MAX_DRAWS}
+            if variant.model == "medimageparse_3d"
+            else {"max_groups": MAX_GROUPS}
+        ),
         "versions": {name: release(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")},
     }
     graphs, partial = {}, []

@@ -1,24 +1,10 @@
 """From mask logits of several prompts to one label per pixel, spec section 6; part of the mask decoder's graph."""
 
 import torch
+from medimageparse_serving.volume.probabilities import enlarging_matrix
 from torch import Tensor, nn
 
 from medimageparse.variants import MAX_PROMPTS
-
-
-def bicubic_antialias_matrix(n_in: int, n_out: int) -> Tensor:
-    """[n_out, n_in] float32: torch's antialiased bicubic when enlarging (a = -0.5, no taps outside, rows sum to 1)."""
-    scale = n_in / n_out
-    centre = (torch.arange(n_out, dtype=torch.float64)[:, None] + 0.5) * scale
-    tap = torch.arange(n_in, dtype=torch.float64)[None]
-    first = (centre - 1.5).trunc().clamp(min=0)
-    last = (centre + 2.5).trunc().clamp(max=n_in)
-    x = (tap + 0.5 - centre).abs()
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-    weights = weights * ((tap >= first) & (tap < last))
-    return (weights / weights.sum(1, keepdim=True)).float()
 
 
 def non_maximum_suppression(masks: Tensor, scores: Tensor, gate: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +45,8 @@ class Merging(nn.Module):
 
     def __init__(self, grid: int, image_size: int):
         super().__init__()
-        self.register_buffer("enlarge", bicubic_antialias_matrix(grid, image_size), persistent=False)
+        enlarge = torch.tensor(enlarging_matrix(grid, image_size))
+        self.register_buffer("enlarge", enlarge, persistent=False)
 
     def kept(self, probabilities: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Which prompts are shown, [S, P] bool, and lost_to: existence decides for one prompt, else suppression."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+from medimageparse_contract.options import MAX_DRAWS
 from torch import Tensor, nn
 
 from medimageparse.mask_decoder import N_LEVELS, MaskDecoder
@@ -62,8 +63,9 @@ class TextFeatures(nn.Module):
 class PromptedMasks(nn.Module):
     """Features of S slices and P prompts -> label_slices, scores, mask_logits, edge_logits, lost_to, all in the graph.
 
-    noise: one [heads, 1, Q, N] array per layer, the same for every slice and prompt, so that a result depends neither
-    on the batch nor on the day. Parity checks give their own noise per slice and prompt instead.
+    The noise is a constant: MAX_DRAWS fields [heads, MAX_DRAWS, Q, N] per layer, of which `noise_fields` chooses one
+    for each prompt. A field is the same for every slice and prompt, so that a result depends neither on the batch nor
+    on the day. Parity checks give their own noise per slice and prompt instead.
     """
 
     def __init__(self, variant: Variant):
@@ -78,11 +80,15 @@ class PromptedMasks(nn.Module):
             grids=grids(variant),
         )
         self.merging = Merging(mask_side(variant), variant.image_size)
-        generator = torch.Generator().manual_seed(NOISE_SEED)
+        fields = [torch.Generator().manual_seed(NOISE_SEED + draw) for draw in range(MAX_DRAWS)]
         for layer in range(variant.n_decoder_layers):
-            n_tokens = grids(variant)[layer % N_LEVELS] ** 2
-            noise = torch.rand(variant.n_heads, 1, variant.n_queries, n_tokens, generator=generator)
+            shape = (variant.n_heads, 1, variant.n_queries, grids(variant)[layer % N_LEVELS] ** 2)
+            noise = torch.cat([torch.rand(shape, generator=field) for field in fields], dim=1)
             self.register_buffer(f"noise_{layer}", noise, persistent=False)
+
+    def noise_of(self, noise_fields: Tensor) -> list[Tensor]:
+        """noise_fields int64 [P] of 0..MAX_DRAWS - 1 -> noise [heads, P, Q, N] per layer."""
+        return [getattr(self, f"noise_{layer}")[:, noise_fields] for layer in range(len(self.mask_decoder.layers))]
 
     def forward(
         self,
@@ -91,11 +97,12 @@ class PromptedMasks(nn.Module):
         memory_stride16: Tensor,
         memory_stride8: Tensor,
         text_features: Tensor,
+        noise_fields: Tensor,
         noise: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         dtype = self.mask_decoder.classifier.weight.dtype
         if noise is None:
-            noise = [getattr(self, f"noise_{layer}") for layer in range(len(self.mask_decoder.layers))]
+            noise = self.noise_of(noise_fields)
         memories = [memory.to(dtype) for memory in (memory_stride32, memory_stride16, memory_stride8)]
         mask_logits, edge_logits, existence = self.mask_decoder(
             features_stride4.to(dtype), memories, text_features.to(dtype), noise

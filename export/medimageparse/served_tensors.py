@@ -94,7 +94,7 @@ def volume_networks(variant: Variant) -> tuple[Network, ...]:
         ),
         Network(
             "mask_decoder_3d",
-            (*features, text_features),
+            (*features, text_features, TensorSpec("noise_fields", np.int64, (PROMPTS,))),
             (
                 TensorSpec("label_slices", np.uint8, (slices, size, size)),
                 TensorSpec("scores", np.float32, (slices, PROMPTS)),

@@ -7,11 +7,13 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from medimageparse_client.errors import ServerError
 from medimageparse_client.formats.picture import EncodedImage
 from medimageparse_client.results import answer
 from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation, decode_image_answer
+from medimageparse_contract.options import MAPS_3D
 
 from medimageparse_gateway.errors import HttpError, TritonError
 from medimageparse_gateway.forms import Form
@@ -41,8 +43,8 @@ def report_of(form: Form, arrays: Arrays) -> bytes:
     return report
 
 
-def nifti_of(form: Form, arrays: Arrays) -> bytes:
-    return base64.b64decode(json.loads(arrays["nifti_file"].item())["data"], validate=True)
+def nifti_of(output: str, form: Form, arrays: Arrays) -> bytes:
+    return base64.b64decode(json.loads(arrays[output].item())["data"], validate=True)
 
 
 def image_of(form: Form, arrays: Arrays) -> ImageSegmentation:
@@ -67,9 +69,12 @@ def npz_of(form: Form, arrays: Arrays) -> bytes:
 
 REPORT = Answer(("report",), report_of, "report.json")
 IMAGE_OUTPUTS = ("image_features", "text_features", "report")
+FILES = {"nifti_file": "labels", **{f"{name}_file": name for name in (*MAPS_3D, "instances", "uncertainty")}}
+# by the output that the form names
+VOLUME_FILES = {name: Answer((name,), partial(nifti_of, name), f"{file}.nii.gz") for name, file in FILES.items()}
 # the first is the usual one
 VOLUME_ANSWERS: Mapping[str, Answer] = {
-    "application/gzip": Answer(("nifti_file",), nifti_of, "labels.nii.gz"),
+    "application/gzip": VOLUME_FILES["nifti_file"],
     "application/json": REPORT,
 }
 IMAGE_ANSWERS: Mapping[str, Answer] = {

@@ -5,12 +5,12 @@ from html import escape
 from typing import Any, TypeAlias
 
 from medimageparse_contract.image_types import TARGETS
-from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, SLICE_AXES
+from medimageparse_contract.options import INTENSITIES, MAX_DRAWS, ORIENTATIONS, SLICE_AXES
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from medimageparse_gateway.answers import EVENT_STREAM, IMAGE_ANSWERS, VOLUME_ANSWERS
+from medimageparse_gateway.answers import EVENT_STREAM, IMAGE_ANSWERS, VOLUME_ANSWERS, VOLUME_FILES
 
 Json: TypeAlias = dict[str, Any]
 
@@ -21,10 +21,25 @@ OPTIONS: Mapping[str, Json] = {
     "intensity": {**STRING, "enum": list(INTENSITIES), "default": "auto", "description": "How grey values are read."},
     "orientation": {**STRING, "enum": list(ORIENTATIONS), "default": "LAS", "description": "How slices are turned."},
     "slice_axis": {**STRING, "enum": list(SLICE_AXES), "default": "auto", "description": "Which axis slices lie on."},
+    "output": {
+        **STRING,
+        "enum": list(VOLUME_FILES),
+        "default": "nifti_file",
+        "description": "Which file application/gzip is.",
+    },
+    "instances": {"type": "boolean", "description": "Whether things are counted and told one by one."},
+    "draws": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": MAX_DRAWS,
+        "default": 1,
+        "description": "Samples of the model; the answer is their mean.",
+    },
     "image_type": {**STRING, "enum": list(TARGETS), "description": "Kind of picture; without prompts: recognition."},
     "joint": {"type": "boolean", "description": "Whether prompts are decoded together."},
     "p_value_threshold": {"type": "number", "description": "Recognition leaves out what is less probable."},
 }
+VOLUME_OPTIONS = ("intensity", "orientation", "slice_axis", "output", "instances", "draws")
 ERRORS = {
     400: "The request is wrong; the message says what to send instead.",
     401: "The key is missing or not known here.",
@@ -44,8 +59,10 @@ ERROR: Json = {
 
 def document() -> Json:
     """OpenAPI 3.1."""
-    described = "A .nii.gz in the voxels of the volume, label k is the k-th prompt; a report; or progress as events."
-    volume = ask("segmentVolume", "Segment a NIfTI volume", described, ("intensity", "orientation", "slice_axis"))
+    described = (
+        "A .nii.gz in the voxels of the volume, usually with label k for prompt k; a report; or progress as events."
+    )
+    volume = ask("segmentVolume", "Segment a NIfTI volume", described, VOLUME_OPTIONS)
     volume["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] += ["prompt"]
     answer_with(volume, (*VOLUME_ANSWERS, EVENT_STREAM))
     described = "A palette PNG in the pixels of the picture, label k is the k-th prompt; a report; or probabilities."

@@ -9,12 +9,13 @@ from medimageparse_client.errors import InvalidRequest
 from medimageparse_client.inputs import check_prompts, encode_prompts
 from medimageparse_contract.catalogue import Model, structures
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
+from medimageparse_contract.options import OUTPUTS_3D
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from medimageparse_gateway.accept import choose
-from medimageparse_gateway.answers import EVENT_STREAM, IMAGE_ANSWERS, VOLUME_ANSWERS, Answer
+from medimageparse_gateway.answers import EVENT_STREAM, IMAGE_ANSWERS, VOLUME_ANSWERS, VOLUME_FILES, Answer
 from medimageparse_gateway.errors import HttpError
 from medimageparse_gateway.forms import Form, read_form
 from medimageparse_gateway.hangup import run_unless_hung_up
@@ -28,9 +29,20 @@ def as_bool(text: str) -> bool:
     return {"true": True, "false": False}[text.strip().lower()]
 
 
+def as_int32(text: str) -> int:
+    value = int(text)
+    if abs(value) >= 2**31:
+        raise ValueError
+    return value
+
+
 # name of an option -> what its text becomes, and what to write
 Reader = tuple[Callable[[str], Value], str]
-VOLUME_OPTIONS: Mapping[str, Reader] = dict.fromkeys(("intensity", "orientation", "slice_axis"), (str, ""))
+VOLUME_OPTIONS: Mapping[str, Reader] = {
+    **dict.fromkeys(("intensity", "orientation", "slice_axis", "output"), (str, "")),
+    "instances": (as_bool, "true or false"),
+    "draws": (as_int32, "a whole number such as 8"),
+}
 IMAGE_OPTIONS: Mapping[str, Reader] = {
     "image_type": (str, ""),
     "joint": (as_bool, "true or false"),
@@ -53,8 +65,22 @@ async def volumes(request: Request) -> Response:
     form = await read_form(request, VOLUME_OPTIONS)
     if not form.prompts:
         raise HttpError(400, "the form has no prompt; send at least one: curl -F prompt=liver")
-    inputs = inputs_of(form, VOLUME_OPTIONS) | {"output": "nifti_file"}
-    return await answer(request, MODEL_3D, form, inputs, media, VOLUME_ANSWERS)
+    inputs = inputs_of(form, VOLUME_OPTIONS)
+    output = form.options.get("output", "nifti_file")
+    answers = {**VOLUME_ANSWERS, "application/gzip": file_answer(output, inputs)}
+    return await answer(request, MODEL_3D, form, inputs, media, answers)
+
+
+def file_answer(output: str, inputs: dict[str, Value]) -> Answer:
+    """Which file the answer is, and in `inputs` what the model is asked so that it makes it."""
+    if output not in VOLUME_FILES:
+        raise HttpError(400, f"output is unknown; send one of {', '.join(VOLUME_FILES)}, or leave it out")
+    if output == "uncertainty_file" and inputs.get("draws", 1) == 1:
+        raise HttpError(400, "uncertainty_file is the spread of several draws; send draws, for example 8")
+    if output == "instances_file":
+        inputs["instances"] = True
+    inputs["output"] = output if output in OUTPUTS_3D else "nifti_file"
+    return VOLUME_FILES[output]
 
 
 async def images(request: Request) -> Response:

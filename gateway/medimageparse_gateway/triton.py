@@ -20,7 +20,7 @@ from tritonclient.grpc import InferResult, service_pb2
 
 from medimageparse_gateway.errors import Kind, TritonError
 
-Value: TypeAlias = bytes | bytearray | str | bool | float
+Value: TypeAlias = bytes | bytearray | str | bool | int | float
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -163,6 +163,8 @@ def encode_value(value: Value) -> tuple[str, tuple[bytes | bytearray, ...]]:
     match value:
         case bool():
             return "BOOL", (struct.pack("?", value),)
+        case int():
+            return "INT32", (struct.pack("<i", value),)
         case float():
             return "FP32", (np.float32(value).tobytes(),)
         case str():

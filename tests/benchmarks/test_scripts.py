@@ -104,7 +104,7 @@ def test_the_originals_schedule_computes_what_our_3d_networks_compute(ways, n_pr
     text = original.text_3d(modules["text_encoder_3d"], *prompts)
     mask_features = decoder.mask_decoder.mask_features
     features = original.image_3d(modules["image_encoder_3d"], mask_features, *window)
-    noise = [getattr(decoder, f"noise_{layer}") for layer in range(TINY.n_decoder_layers)]
+    noise = decoder.noise_of(torch.zeros(1, dtype=torch.int64))
     mask_logits, edge_logits, existence = original.masks_3d(decoder, features, text, noise)
     labels, scores = original.merge_3d(mask_logits, existence, TINY.image_size)
 
@@ -112,7 +112,9 @@ def test_the_originals_schedule_computes_what_our_3d_networks_compute(ways, n_pr
     expected_features = modules["image_encoder_3d"](*window)
     expected = (expected_text, mask_features(expected_features[0]), *expected_features[1:])
     torch.testing.assert_close((text, *features), expected, rtol=0, atol=1e-4)
-    expected_labels, *expected, _ = decoder(*expected_features, expected_text)
+    expected_labels, *expected, _ = decoder(
+        *expected_features, expected_text, torch.zeros(n_prompts, dtype=torch.int64)
+    )
     torch.testing.assert_close([scores, mask_logits, edge_logits], expected, rtol=0, atol=1e-4)
     assert (labels != expected_labels).float().mean() < 0.001
     assert len(labels.unique()) > 1

@@ -27,6 +27,7 @@ from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, TINY, TINY_2D, VOCABULARY_SIZE
 from medimageparse_contract.categories import CLASSES
 from medimageparse_contract.hashing import sha256
+from medimageparse_contract.options import MAX_DRAWS
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 pytestmark = pytest.mark.slow
@@ -168,7 +169,7 @@ def test_manifests_say_what_was_made_of_what(exported, variant, precision):
     served = json.loads((repository / variant.model / "1" / "networks.json").read_text())
     assert served["image_size"] == variant.image_size
     assert served["max_prompts"] == MAX_PROMPTS
-    of_model = {"noise_seed": NOISE_SEED} if variant is TINY else {"max_groups": MAX_GROUPS}
+    of_model = {"noise_seed": NOISE_SEED, "noise_fields": MAX_DRAWS} if variant is TINY else {"max_groups": MAX_GROUPS}
     assert of_model.items() <= served.items()
     assert list(served["graphs"]) == list(networks(variant))
     for name, network in networks(variant).items():

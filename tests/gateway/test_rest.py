@@ -42,6 +42,25 @@ def test_a_volume_is_answered_with_its_label_map(gateway, models, volume_file):
     assert answer.headers["cache-control"] == "no-store"
 
 
+@pytest.mark.parametrize(
+    ("options", "sent", "file"),
+    [
+        ({"output": "masks_file"}, {"output": "masks_file"}, "masks"),
+        ({"output": "probabilities_file"}, {"output": "probabilities_file"}, "probabilities"),
+        ({"output": "instances_file"}, {"output": "nifti_file", "instances": True}, "instances"),
+        ({"output": "uncertainty_file", "draws": "4"}, {"output": "nifti_file", "draws": 4}, "uncertainty"),
+    ],
+    ids=str,
+)
+def test_output_names_the_file_that_the_answer_is(gateway, models, volume_file, options, sent, file):
+    answer = post(gateway, VOLUMES, volume_file, ["liver", "spleen"], **options)
+    assert answer.headers["content-disposition"] == f'attachment; filename="{file}.nii.gz"'
+    assert nib.Nifti1Image.from_bytes(gzip.decompress(answer.content)).ndim == (3 if file == "instances" else 4)
+    (request,) = models.requests
+    assert {name: request[name] for name in sent} == sent
+    assert request["outputs"] == [f"{file}_file"]
+
+
 def test_a_picture_is_answered_with_its_label_map(gateway, models, picture_file):
     answer = post(gateway, IMAGES, picture_file, ["left lung"])
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
@@ -69,6 +88,8 @@ def test_a_report_is_what_the_model_says(gateway, models, file_of, path):
     [
         (VOLUMES, {"intensity": "ct-lung"}, {"intensity": "ct-lung"}),
         (VOLUMES, {"orientation": "stored", "slice_axis": "1"}, {"orientation": "stored", "slice_axis": "1"}),
+        (VOLUMES, {"draws": "8"}, {"draws": 8, "output": "nifti_file"}),
+        (VOLUMES, {"instances": "true"}, {"instances": True}),
         (IMAGES, {"image_type": "OCT"}, {"image_type": "OCT"}),
         (IMAGES, {"joint": "true"}, {"joint": True}),
         (IMAGES, {"joint": "False"}, {"joint": False}),
@@ -125,6 +146,11 @@ def test_a_form_that_there_is_not_is_406_and_lists_those_there_are(gateway, file
         (IMAGES, ["liver"], {"joint": "perhaps"}, "joint is true or false"),
         (IMAGES, ["liver"], {"p_value_threshold": "small"}, "p_value_threshold is a number"),
         (VOLUMES, ["liver"], {"joint": "true"}, "unknown part"),
+        (VOLUMES, ["liver"], {"output": "masks"}, "output is unknown; send one of nifti_file, masks_file"),
+        (VOLUMES, ["liver"], {"output": "uncertainty_file"}, "send draws, for example 8"),
+        (VOLUMES, ["liver"], {"draws": "2.5"}, "draws is a whole number"),
+        (VOLUMES, ["liver"], {"draws": "1" * 30}, "draws is a whole number"),
+        (VOLUMES, ["liver"], {"instances": "2"}, "instances is true or false"),
         (VOLUMES, ["liver"], {"intensity": ["auto", "none"]}, "more than one intensity"),
     ],
 )

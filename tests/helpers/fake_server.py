@@ -15,8 +15,9 @@ from tritonclient.utils import InferenceServerException, deserialize_bytes_tenso
 class FakeTriton:
     """Stands in for tritonclient's InferenceServerClient.
 
-    Of a volume label k is where it equals k. Of an image the first, third, ... prompt is as probable as the image is
-    red, and the others as it is not; recognition finds `recognized`.
+    Of a volume label k is where it equals k; alone, prompt k is 0.8 there and 0.6 at label k + 1. Of an image the
+    first, third, ... prompt is as probable as the image is red, and the others as it is not; recognition finds
+    `recognized`.
     """
 
     requests: list[dict[str, str | bool | float]] = []
@@ -76,6 +77,7 @@ class FakeTriton:
             sent[tensor.name()] = {
                 "BYTES": lambda raw: deserialize_bytes_tensor(raw).item(),
                 "BOOL": lambda raw: np.frombuffer(raw, np.bool_).item(),
+                "INT32": lambda raw: np.frombuffer(raw, np.int32).item(),
                 "FP32": lambda raw: np.frombuffer(raw, np.float32).item(),
             }[tensor.datatype()](raw)
         image = sent.pop("image")
@@ -88,18 +90,29 @@ class FakeTriton:
         return self.answer_image(image, prompts) if model == "medimageparse" else self.answer_volume(image, prompts)
 
     def answer_volume(self, image, prompts):
+        sent = self.requests[-1]
         volume = nib.Nifti1Image.from_bytes(gzip.decompress(image) if image[:2] == b"\x1f\x8b" else image)
         labels = np.asanyarray(volume.dataobj).astype(np.uint8)
         labels[labels > len(prompts)] = 0
-        nifti = gzip.compress(nib.Nifti1Image(labels, volume.affine).to_bytes())
+        alone = np.stack([204 * (labels == k) + 153 * (labels == k + 1) for k in range(1, len(prompts) + 1)], 3)
+        alone = alone.astype(np.uint8)
+        maps = {"probabilities_file": alone, "masks_file": np.uint8(alone > 127), "uncertainty_file": alone // 4}
+        maps["instances_file"] = labels.astype(np.uint16) * 300
+        asked = {"uncertainty_file": "draws" in sent, "instances_file": "instances" in sent, sent.get("output"): True}
+        made = {name: voxels for name, voxels in maps.items() if asked.get(name)}
         report = self.report(prompts, labels, volume.affine)
         n_slices = volume.shape[report["image"]["slice_axis_stored"]]
         return FakeAnswer(
             self.missing_output,
-            nifti_file=np.array([json.dumps({"data": base64.b64encode(nifti).decode()}).encode()], np.object_),
+            nifti_file=self.nifti_file(labels, volume.affine),
+            **{name: self.nifti_file(voxels, volume.affine) for name, voxels in made.items()},
             scores=np.full((len(prompts), n_slices), 0.75, np.float32),
             report=np.array([json.dumps(report).encode()], np.object_),
         )
+
+    def nifti_file(self, voxels, affine):
+        nifti = gzip.compress(nib.Nifti1Image(voxels, affine).to_bytes())
+        return np.array([json.dumps({"data": base64.b64encode(nifti).decode()}).encode()], np.object_)
 
     def report(self, prompts, labels, affine):
         counts = np.bincount(labels.ravel(), minlength=len(prompts) + 1).tolist()

@@ -87,7 +87,7 @@ WRONG_OPTIONS = {
         "intensity": SECRET.encode(),
         "orientation": b"RAS",
         "slice_axis": b"3",
-        "output": b"probabilities",
+        "output": b"probability",
     }.items()
 } | {"option not UTF-8": {"intensity": b"\xff" + SECRET.encode()}}
 WRONG_TENSORS = {

@@ -10,6 +10,7 @@ from google.protobuf import text_format
 from medimageparse.served_tensors import Dimension, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, PUBLISHED, PUBLISHED_2D, TINY_2D
 from medimageparse_contract.models import STREAMS
+from medimageparse_contract.options import MAPS_3D
 from medimageparse_demo.repository import WEIGHTS
 from medimageparse_serving.launch.model_calls import called_models
 from medimageparse_serving.launch.serve import REPOSITORY
@@ -102,6 +103,7 @@ def test_what_the_steps_send_is_within_what_engines_serve():
     assert window.shape[1].smallest <= window_size + 2 <= window.shape[1].largest
     limits = {name: parameter.string_value for name, parameter in MODELS["tokenize_prompts"].parameters.items()}
     assert (int(limits["max_prompts"]), int(limits["max_groups"])) == (MAX_PROMPTS, MAX_GROUPS)
+    assert int(MODELS["medimageparse_3d"].parameters["max_draw_prompts"].string_value) == MAX_PROMPTS
     *_, groups = TABLE["mask_decoder"].inputs
     assert [(d.smallest, d.largest) for d in groups.shape] == [(1, MAX_GROUPS), (1, MAX_PROMPTS)]
 
@@ -180,7 +182,8 @@ def called(model):
 
 @pytest.mark.parametrize("model", ["medimageparse_3d", "medimageparse_3d_stream", "medimageparse"])
 def test_every_input_of_a_called_model_is_made_before(model):
-    known, made = tensors(MODELS[model].input), {"window", "digit_values", "pixels", "segment_report"}
+    known = tensors(MODELS[model].input)
+    made = {"window", "digit_values", "noise_fields", "pixels", "segment_report"}
     known["progress"] = (DataType.TYPE_STRING, [1])  # the public model's own
     optional = {tensor.name for tensor in MODELS[model].input if tensor.optional}
     for step in called(model):
@@ -192,7 +195,8 @@ def test_every_input_of_a_called_model_is_made_before(model):
             assert tensor.optional or tensor.name not in optional, f"{step}: {tensor.name}"
         known |= tensors(MODELS[step].output)
     for name, tensor in tensors(MODELS[model].output).items():
-        assert_fit(name, tensor, known[name])
+        if name.removesuffix("_file") not in OWN_MAPS:
+            assert_fit(name, tensor, known[name])
 
 
 def test_no_model_waits_for_itself():
@@ -215,12 +219,20 @@ def test_what_waits_is_bounded_at_the_door():
         assert not MODELS[model].dynamic_batching.preferred_batch_size
 
 
+OWN_MAPS = (*MAPS_3D, "uncertainty", "instances")  # that medimageparse_3d makes itself
+LABELS = ["nifti_file", "label_map"]
+MAPS = [output for kind in OWN_MAPS for output in (kind, f"{kind}_file")]
 CONTRACT = {
-    "medimageparse_3d": (["image", "text"], ["nifti_file", "label_map", "scores", "report"]),
-    "medimageparse_3d_stream": (["image", "text"], ["nifti_file", "label_map", "scores", "report", "progress"]),
+    "medimageparse_3d": (["image", "text"], [*LABELS, *MAPS, "scores", "report"]),
+    "medimageparse_3d_stream": (["image", "text"], [*LABELS, *MAPS, "scores", "report", "progress"]),
     "medimageparse": (["image"], ["image_features", "text_features", "report"]),
 }
-NOT_TEXT = {"joint": (DataType.TYPE_BOOL, [1]), "p_value_threshold": (DataType.TYPE_FP32, [1])}
+NOT_TEXT = {
+    "joint": (DataType.TYPE_BOOL, [1]),
+    "p_value_threshold": (DataType.TYPE_FP32, [1]),
+    "instances": (DataType.TYPE_BOOL, [1]),
+    "draws": (DataType.TYPE_INT32, [1]),
+}
 
 
 @pytest.mark.parametrize("model", CONTRACT)

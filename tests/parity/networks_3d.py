@@ -117,7 +117,7 @@ def run_windows(golden: Golden, variant: Variant, runs: Mapping[str, Run], windo
     for window, image in iterate_windows(volume, window_size, variant.image_size):
         features = runs["image_encoder_3d"](*by_digits(image).values())
         noise = [noise_of(golden, layer)[window.start : window.stop] for layer in range(variant.n_decoder_layers)]
-        results = runs["mask_decoder_3d"](*features, text_features, noise)
+        results = runs["mask_decoder_3d"](*features, text_features, np.zeros(len(ids), np.int64), noise)
         for name, arrays in (("image_encoder_3d", features), ("mask_decoder_3d", results)):
             for spec, array in zip(table[name].outputs, arrays, strict=True):
                 collected[spec.name].append(array)

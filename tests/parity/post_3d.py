@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from medimageparse.merging import Merging, non_maximum_suppression
 from medimageparse.served_tensors import Dimension, Network, TensorSpec
+from medimageparse_serving.volume.instances import find_instances
 from medimageparse_serving.volume.nifti_volume import choose_slice_axis
 from medimageparse_serving.volume.sliding_window import from_square, to_square
 from torch import Tensor, nn
@@ -44,7 +45,7 @@ def exported_suppression(n_pixels: int) -> Run:
 
 
 def check_cases(golden: Golden, report: Report, onnx: bool) -> None:
-    checks = {"post": check_merging, "nms": check_suppression, "geom": check_geometry}
+    checks = {"post": check_merging, "nms": check_suppression, "geom": check_geometry, "inst": check_instances}
     for kind, cases in json.loads(str(golden["meta"])).items():
         for case in cases:
             name = f"{kind}/{case['name']}"
@@ -93,6 +94,14 @@ def check_geometry(golden: Golden, report: Report, name: str, case: Mapping, onn
     report.labels(f"{name}/int", squares(slices, golden[f"{name}/int"].shape[-1]))
     labels = from_square(golden[f"{name}/labels_square"], height, width)
     report.labels(f"{name}/labels_out", np.moveaxis(labels, 0, axis))
+
+
+def check_instances(golden: Golden, report: Report, name: str, case: Mapping, onnx: bool) -> None:
+    mask, edges = golden[f"{name}/mask"], golden[f"{name}/edge"] > 0
+    for expected, parted in (("instances", edges), ("components", np.zeros_like(edges))):
+        instances = np.zeros(mask.shape, np.uint16)
+        find_instances(mask, parted, instances)
+        report.labels(f"{name}/{expected}", instances)
 
 
 def squares(slices: np.ndarray, size: int) -> np.ndarray:

@@ -1,16 +1,17 @@
 """medimageparse segment"""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 from medimageparse_contract.models import MODEL_3D
-from medimageparse_contract.options import Intensity, Orientation
+from medimageparse_contract.options import MAX_DRAWS, Intensity, Maps, Orientation
 
 from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, file_name, result_name, server_options
 from medimageparse_client.cli.batch import segment
-from medimageparse_client.cli.console import EXIT_CODE_HELP
+from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
 from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
 from medimageparse_client.client import Client
 from medimageparse_client.formats import nifti, voxels
@@ -19,6 +20,8 @@ from medimageparse_client.results import label_table
 from medimageparse_client.results.report import VolumePrompt
 from medimageparse_client.results.segmentation import Segmentation
 
+NIFTI = (".nii.gz", ".nii")
+MAPS = ("probabilities", "uncertainty", "instances")  # options that name their file
 WHY_ABSENT = {
     "low_score": "its score is at most 0.5 on every slice",
     "overlap": "other prompts have what it found",
@@ -47,7 +50,7 @@ def add_to(commands: Commands) -> None:
         epilog=HELP + EXIT_CODE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=segment, kind=VOLUMES, image_type=None)
+    parser.set_defaults(run=check_and_segment, kind=VOLUMES, image_type=None)
     parser.add_argument("arguments", nargs="+", metavar="VOLUME PROMPT", help="a .nii or .nii.gz file and the prompts")
     parser.add_argument("-o", "--output", type=result_name, help="label map to write (.nii.gz or .nii)")
     parser.add_argument("--preview", type=result_name, help="picture of a few slices to write (.png)")
@@ -56,6 +59,37 @@ def add_to(commands: Commands) -> None:
         type=file_name,
         metavar="FILE",
         help="names and colours of the labels, for ITK-SNAP (.label, .txt) or 3D Slicer (.ctbl)",
+    )
+    parser.add_argument(
+        "--probabilities",
+        type=result_name,
+        metavar="FILE",
+        help="4D file to write (.nii.gz or .nii): a volume for each prompt alone, 255 is 1.0",
+    )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        choices=range(1, MAX_DRAWS + 1),
+        metavar="K",
+        default=1,
+        help=f"samples of the model, 1 to {MAX_DRAWS}: the answer is their mean, and the report says how they differ",
+    )
+    parser.add_argument(
+        "--uncertainty",
+        type=result_name,
+        metavar="FILE",
+        help="4D file to write (.nii.gz or .nii): how far the --draws of each prompt spread, 255 is 0.5",
+    )
+    parser.add_argument(
+        "--instances",
+        type=result_name,
+        metavar="FILE",
+        help="file to write (.nii.gz or .nii): a number for each thing that hangs together",
+    )
+    parser.add_argument(
+        "--no-overlap",
+        action="store_true",
+        help="--masks-dir takes the masks out of the label map; without it they are whole and may overlap",
     )
     parser.add_argument("--time-point", type=int, metavar="N", help="which volume of a 4D series to send, from 0")
     parser.add_argument(
@@ -93,8 +127,30 @@ def segment_volume(
         orientation=args.orientation,
         slice_axis=args.slice_axis,
         time_point=args.time_point,
+        maps=maps_for(args),
+        instances=bool(args.instances),
+        draws=args.draws,
         progress=progress,
     )
+
+
+def maps_for(args: argparse.Namespace) -> Maps | None:
+    """What the server is asked for besides the label map."""
+    if args.probabilities:
+        return "probabilities"
+    return "masks" if args.masks_dir and not args.no_overlap else None
+
+
+def check_and_segment(args: argparse.Namespace) -> int:
+    if args.uncertainty and args.draws == 1:
+        raise WrongCommandLine("--uncertainty is the spread of several draws; give --draws 8, for example")
+    if args.instances and args.draws > 1:
+        raise WrongCommandLine("--instances are those of one draw; leave out --draws")
+    return segment(args)
+
+
+def encode_map(name: str, result: Segmentation, ending: str) -> bytes:
+    return result.map_bytes(name, ending)
 
 
 def volume_table(result: Segmentation) -> str:
@@ -104,7 +160,7 @@ def volume_table(result: Segmentation) -> str:
     for prompt, label in result.labels.items():
         found = facts.prompts[label - 1]
         ml = "-" if found.volume_ml is None else f"{found.volume_ml:.1f}"
-        told = CUT * found.truncated + "".join(f"  ({reason})" for reason in reasons(found))
+        told = besides(found) + CUT * found.truncated + "".join(f"  ({reason})" for reason in reasons(found))
         lines.append(f"{label:>5}  {found.highest_score:>5.2f}  {found.voxels:>9}  {ml:>8}  {prompt}{told}\n")
     used = facts.image
     sides = f"stored as {used.stored_orientation}, read as {used.orientation}"
@@ -114,6 +170,15 @@ def volume_table(result: Segmentation) -> str:
         f"sliced along axis {'xyz'[used.slice_axis_stored]}",
     )
     return "".join(lines) + f"used: {' | '.join(words)}\n"
+
+
+def besides(found: VolumePrompt) -> str:
+    """What draws and instances say of a prompt."""
+    words = ""
+    if found.draws:
+        ml = "{minimum:.1f}..{maximum:.1f}".format(**found.draws.volume_ml)
+        words += f"  (draws: {ml} ml, Dice {found.draws.dice:.3f})"
+    return words if found.instances is None else f"{words}  ({len(found.instances)} instances)"
 
 
 def reasons(found: VolumePrompt) -> list[str]:
@@ -130,9 +195,9 @@ VOLUMES = Kind(
     recognizes=voxels.recognizes,
     rejects=lambda path: False,
     advises=lambda paths: nifti.FOLDER_OF_DICOM if nifti.holds_dicom(paths) else "",
-    results={"output": (".nii.gz", ".nii"), "preview": (".png",), "report": (".json",)},
+    results={"output": NIFTI, "preview": (".png",), "report": (".json",), **dict.fromkeys(MAPS, NIFTI)},
     run_files={"statistics": numbers.ENDINGS, "label_table": label_table.ENDINGS},
-    encode=ENCODE,
+    encode=ENCODE | {name: partial(encode_map, name) for name in MAPS},
     max_prompts={},
     segment=segment_volume,
     mask_ending=".nii.gz",

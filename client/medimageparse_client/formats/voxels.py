@@ -3,7 +3,8 @@
 import gzip
 import math
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ GZIP_FAULTS = {
 class Layout:
     """How the voxels stand in a file.
 
-    shape: (x, y, z)
+    shape: (x, y, z), or (x, y, z, volumes)
     start, end: the bytes of the unpacked file that they take
     slope, intercept: what the stored values are to be scaled by; slope 0 or not finite leaves them as they are
     """
@@ -78,6 +79,14 @@ def recognizes(path: Path) -> bool:
 
 def read_layout(data: bytes) -> Layout:
     """Raises InvalidVolume for what is no NIfTI file of one volume."""
+    layout = read_series_layout(data)
+    if max(layout.shape[3:], default=1) > 1:
+        raise InvalidVolume("the NIfTI file is not one 3D volume")
+    return replace(layout, shape=layout.shape[:3])
+
+
+def read_series_layout(data: bytes) -> Layout:
+    """Of one volume or several; raises InvalidVolume for what is no NIfTI file."""
     magic = bytes(unpack(data, 4)[:4])
     if magic not in HEADERS:
         raise InvalidVolume("this is not a NIfTI file")
@@ -88,9 +97,9 @@ def read_layout(data: bytes) -> Layout:
         start = int(header["vox_offset"]) or header.single_vox_offset
     except (HeaderDataError, ArithmeticError, LookupError, ValueError) as error:
         raise InvalidVolume("the header of the NIfTI file is damaged") from error
-    if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1 or start < 0 or not dtype.itemsize:
+    if len(shape) < 3 or min(shape) < 1 or start < 0 or not dtype.itemsize:
         raise InvalidVolume("the NIfTI file is not one 3D volume")
-    return Layout(shape[:3], dtype, start, float(header["scl_slope"]), float(header["scl_inter"]))
+    return Layout(shape, dtype, start, float(header["scl_slope"]), float(header["scl_inter"]))
 
 
 def one_volume(data: bytes, time_point: int | None) -> bytes:
@@ -143,20 +152,29 @@ def decode_label_map(data: bytes, shape: tuple[int, ...], n_labels: int) -> npt.
 
     Raises InvalidVolume for every other file.
     """
-    try:
-        with gzip.open(BytesIO(data)) as file:
-            content = file.read(MAX_START + math.prod(shape) * 2 + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InvalidVolume(GZIP_FAULTS["damaged"]) from error
-    layout = read_layout(content)
-    if layout.shape != shape:
-        raise InvalidVolume(f"it has {words(layout.shape)} voxels, and the volume {words(shape)}")
-    if layout.dtype.kind != "u" or layout.dtype.itemsize > 2 or layout.is_scaled or layout.end != len(content):
-        raise InvalidVolume("it is not one label a voxel")
-    labels = voxels_of(content, layout)
+    labels = decode_map(data, shape, (np.uint8, np.uint16))
     if labels.max() > n_labels:
         raise InvalidVolume("it has more labels than prompts")
     return labels
+
+
+def decode_map(data: bytes, shape: tuple[int, ...], dtypes: Sequence[npt.DTypeLike]) -> npt.NDArray[Any]:
+    """What the server made, [x,y,z] or [x,y,z,P] of one of these types; no more is unpacked than that takes.
+
+    Raises InvalidVolume for every other file.
+    """
+    n_bytes = math.prod(shape) * max(np.dtype(dtype).itemsize for dtype in dtypes)
+    try:
+        with gzip.open(BytesIO(data)) as file:
+            content = file.read(MAX_START + n_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InvalidVolume(GZIP_FAULTS["damaged"]) from error
+    layout = read_series_layout(content)
+    if layout.shape != shape:
+        raise InvalidVolume(f"it has {words(layout.shape)} voxels, and the volume {words(shape)}")
+    if layout.dtype.newbyteorder("=") not in dtypes or layout.is_scaled or layout.end != len(content):
+        raise InvalidVolume("it is not one label a voxel")
+    return voxels_of(content, layout)
 
 
 def voxels_of(content: bytes | memoryview, layout: Layout) -> npt.NDArray[Any]:

@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
@@ -31,6 +32,13 @@ def odd_answers_refused(name: str) -> Iterator[None]:
         raise OddAnswer(
             f"the server's answer is not one of MedImageParse: its {name} cannot be read{reason}"
         ) from error
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """What an output says that holds a NIfTI file."""
+
+    data: bytes
 
 
 class Answer:

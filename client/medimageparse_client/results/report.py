@@ -38,10 +38,19 @@ class Lost:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """What several draws of a prompt say: volumes as "mean", "minimum", "maximum", and the mean Dice of every two."""
+
+    volume_ml: dict[str, float]
+    dice: float
+
+
+@dataclass(frozen=True)
 class VolumePrompt:
     """
     volume_ml: None where the size of a voxel is not known
     why_absent: None for a prompt that is present, and from a server that does not tell
+    draws, instances: None where nobody asked for them
     """
 
     present: bool
@@ -51,6 +60,8 @@ class VolumePrompt:
     truncated: bool
     why_absent: str | None = None
     lost_to: tuple[Lost, ...] = ()
+    draws: Drawn | None = None
+    instances: tuple[dict[str, Any], ...] | None = None
 
 
 @dataclass(frozen=True)

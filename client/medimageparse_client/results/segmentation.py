@@ -2,6 +2,7 @@
 
 import gzip
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,12 +14,13 @@ from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, write_file, write_files, write_picture
 from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
-from medimageparse_client.results.answer import Answer, odd_answers_refused
+from medimageparse_client.results.answer import Answer, NiftiFile, odd_answers_refused
 from medimageparse_client.results.label_table import ENDINGS, encode_label_table
 from medimageparse_client.results.mask_files import encode_mask, mask_names
 from medimageparse_client.results.preview import draw_preview
 from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of, label_of, labels_of
 from medimageparse_client.results.statistics import VOLUME_COLUMNS, Row, html_table, rows_of, value_statistics
+from medimageparse_client.results.volume_maps import MapFile, decode_maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,7 @@ class Segmentation:
     report: the server's: per prompt volume and bounding box, intensity handling, hashes, times
     nifti: the label map as the bytes of a .nii.gz file, as the server made it
     volume: the bytes that were sent, for the preview
+    maps: by name what else was asked for, as arrays and files
     """
 
     prompts: tuple[str, ...]
@@ -44,10 +47,36 @@ class Segmentation:
     report: Report = field(repr=False)
     nifti: bytes = field(repr=False)
     volume: bytes = field(repr=False)
+    maps: dict[str, MapFile] = field(repr=False, default_factory=dict)
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.uint8] | None:
+        """[P,x,y,z] of each prompt alone, 255 is 1.0, over 127 means over 0.5; None where nobody asked for them."""
+        return self._map("probabilities")
+
+    @property
+    def uncertainty(self) -> npt.NDArray[np.uint8] | None:
+        """[P,x,y,z], how far several draws spread: their standard deviation, 255 is 0.5; None for one draw."""
+        return self._map("uncertainty")
+
+    @property
+    def instances(self) -> npt.NDArray[np.uint16] | None:
+        """[x,y,z], the number of the instance at each voxel, 0 for none; None where nobody asked for them."""
+        return self._map("instances")
+
+    def _map(self, name: str) -> npt.NDArray[Any] | None:
+        return self.maps[name].voxels if name in self.maps else None
 
     def mask(self, prompt: str) -> npt.NDArray[np.bool_]:
-        """The voxels [x,y,z] of one prompt; UnknownPrompt for one that was not asked."""
-        return np.asarray(self.label_map == label_of(self.labels, prompt))
+        """The voxels [x,y,z] of one prompt; UnknownPrompt for one that was not asked.
+
+        With `maps` it is whole and may overlap others; without, it is what the label map leaves it.
+        """
+        label = label_of(self.labels, prompt)
+        for name, least in (("probabilities", 128), ("masks", 1)):
+            if name in self.maps:
+                return np.asarray(self.maps[name].voxels[label - 1] >= least)
+        return np.asarray(self.label_map == label)
 
     @property
     def facts(self) -> VolumeFacts:
@@ -81,8 +110,21 @@ class Segmentation:
         """Writes the label map as .nii.gz or .nii; whole or not at all."""
         write_file(path, self.to_bytes(ending_of(path, SUFFIXES)))
 
+    def map_bytes(self, name: str, ending: str = ".nii.gz") -> bytes:
+        """One of `maps` as the bytes of a .nii.gz file (as the server made it) or of a .nii."""
+        if name not in self.maps:
+            raise ValueError(f"the result has no {name}; ask for them")
+        if ending not in SUFFIXES:
+            raise ValueError("a map is saved as .nii.gz or .nii")
+        nifti = self.maps[name].nifti
+        return nifti if ending == ".nii.gz" else gzip.decompress(nifti)
+
+    def save_map(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Writes one of `maps` as .nii.gz or .nii; whole or not at all."""
+        write_file(path, self.map_bytes(name, ending_of(path, SUFFIXES)))
+
     def masks(self) -> dict[str, bytes]:
-        """Name of a file -> its bytes, a .nii.gz of 0 and 1 for each prompt."""
+        """Name of a file -> its bytes, a .nii.gz of 0 and 1 for each prompt, as `mask` gives it."""
         names = mask_names(self.labels, ".nii.gz")
         return {name: encode_mask(self.mask(prompt), self.nifti) for prompt, name in names.items()}
 
@@ -124,15 +166,11 @@ def describe_size(prompt: str, described: VolumePrompt) -> str:
     return f"{prompt}: {described.voxels} voxels" if ml is None else f"{prompt}: {ml:.1f} ml"
 
 
-@dataclass(frozen=True)
-class NiftiFile:
-    """What the output `nifti_file` says."""
+def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer, maps: Iterable[str] = ()) -> Segmentation:
+    """The outputs of the model, all of one request, put together; they must fit the volume that was sent.
 
-    data: bytes
-
-
-def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer) -> Segmentation:
-    """The outputs of the model, all of one request, put together; they must fit the volume that was sent."""
+    maps: the names of those that were asked for besides the labels
+    """
     report: Report = answer.json("report", dict[str, Any])
     with odd_answers_refused("report"):
         facts = facts_of(report, VolumeFacts)
@@ -146,4 +184,5 @@ def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer) -> Se
     affine = np.array(facts.image.affine, np.float64)
     if not is_invertible(affine):
         raise OddAnswer("the server's answer has an affine that cannot be inverted")
-    return Segmentation(prompts, label_map, affine, labels_of(prompts), scores, report, nifti, volume)
+    decoded = decode_maps(answer, maps, shape, len(prompts))
+    return Segmentation(prompts, label_map, affine, labels_of(prompts), scores, report, nifti, volume, decoded)

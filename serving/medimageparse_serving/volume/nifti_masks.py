@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import pybase64
@@ -13,7 +14,6 @@ from numpy.typing import NDArray
 from medimageparse_serving.volume.geometry import Geometry
 from medimageparse_serving.volume.report import Segmented, build_report, describe_prompts
 
-LEFT_OUT = {"all": set(), "nifti_file": {"label_map"}, "label_map": {"nifti_file"}}  # by the caller's `output`
 GZIP_LEVEL = 1  # label maps shrink a hundredfold at any level; this one is fast
 
 
@@ -44,11 +44,11 @@ def restore_labels(label_slices: NDArray[np.uint8], geometry: Geometry) -> NDArr
     return np.flip(label_slices, flipped).transpose(np.argsort(geometry.axes))
 
 
-def encode_nifti(label_map: NDArray[np.uint8], geometry: Geometry) -> bytes:
-    """A .nii.gz with the image's geometry and nothing else of its header."""
+def encode_nifti(voxels: NDArray[Any], geometry: Geometry) -> bytes:
+    """A .nii.gz of voxels [x,y,z] or [x,y,z,P], with the image's geometry and nothing else of its header."""
     sent = geometry.header
     kind = Nifti2Image if sent.nifti_version == 2 else Nifti1Image
-    image = kind(label_map, None, dtype=np.uint8)  # type: ignore[no-untyped-call]
+    image = kind(voxels, None, dtype=voxels.dtype)  # type: ignore[no-untyped-call]
     for field, value in sent.fields.items():
         image.header[field] = value
     image.header["pixdim"][:4] = sent.pixdim
@@ -60,10 +60,10 @@ def encode_nifti(label_map: NDArray[np.uint8], geometry: Geometry) -> bytes:
     packer = isal_zlib.compressobj(GZIP_LEVEL, wbits=31)
     packed = [packer.compress(start.getvalue())]
     # slice by slice: the whole is never unpacked in memory
-    packed += [packer.compress(np.ascontiguousarray(plane)) for plane in label_map.T]
+    packed += [packer.compress(np.ascontiguousarray(plane)) for plane in voxels.T]
     return b"".join([*packed, packer.flush()])
 
 
-def encode_nifti_file(label_map: NDArray[np.uint8], geometry: Geometry) -> bytes:
+def encode_nifti_file(voxels: NDArray[Any], geometry: Geometry) -> bytes:
     """The JSON text that MedImageParse clients read: `json.loads(nifti_file)["data"]` is base64."""
-    return b'{"data": "%s"}' % pybase64.b64encode(encode_nifti(label_map, geometry))
+    return b'{"data": "%s"}' % pybase64.b64encode(encode_nifti(voxels, geometry))

@@ -1,15 +1,19 @@
 """The 3D pipeline: which models it calls, in their order. Two public models run it: for an answer, and for a stream."""
 
-from medimageparse_contract.options import OUTPUTS_3D
+import json
+from typing import Any
 
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.triton.pipeline import Arrays, Calls, Pipeline
-from medimageparse_serving.triton.tensors import Inputs, as_tensors
+from medimageparse_serving.triton.tensors import Inputs, as_tensors, unpack
+from medimageparse_serving.volume.geometry import Geometry
 from medimageparse_serving.volume.progress import Progress
 from medimageparse_serving.volume.report import Segmented
 from medimageparse_serving.volume.segment import segment_volume
+from medimageparse_serving.volume.wishes import Wishes
 
 DECODED = ("volume_uint8", "volume_fp32", "geometry", "refusal")  # one of the volumes is left out
+TO_DECODE = ("image", "intensity", "orientation", "slice_axis")
 TOKENIZED = ("input_ids", "attention_mask", "prompts", "truncated", "refusal")
 
 
@@ -24,37 +28,45 @@ class VolumePipeline(Pipeline):
         usual = 1 if self.runtime.startswith("cpu") else 2
         self.windows_in_flight = int(self.parameters["windows_in_flight"]) or usual
         self.max_slice_prompts = int(self.parameters["max_slice_prompts"])
+        self.max_draw_prompts = int(self.parameters["max_draw_prompts"])
+        self.max_map_bytes = int(self.parameters["max_map_bytes"])
 
     async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> Arrays:
-        inputs.choice("output", OUTPUTS_3D)  # refused before the work
-        sent = dict(inputs.tensors)  # passed on as they lie in shared memory
-        text, output = sent.pop("text"), sent.pop("output", None)
+        wishes = Wishes(inputs, wanted)  # refused before the work
+        sent = {name: tensor for name, tensor in inputs.tensors.items() if name in TO_DECODE}  # as they lie in memory
         volumes = await calls.call("decode_model", DECODED, sent.values())
         known: dict[str, object] = {"geometry": volumes.pop("geometry")}
-        tokenized = await calls.call("tokenize_model", TOKENIZED, [text])
+        tokenized = await calls.call("tokenize_model", TOKENIZED, [inputs.tensors["text"]])
         tokens = as_tensors({name: tokenized.pop(name) for name in ("input_ids", "attention_mask")})
         known |= tokenized
         [volume] = volumes.values()
         prompts = [prompt.decode() for prompt in tokenized["prompts"]]
         check_work(len(volume), len(prompts), self.max_slice_prompts)
+        wishes.check(len(prompts), volume.shape, self.max_draw_prompts, self.max_map_bytes)
         encoded = await calls.call("text_model", ["text_features"], tokens)
         progress = Progress(prompts, len(volume), calls.tell) if calls.tell else None
         del volume  # the loop takes it out of `volumes`, and its memory goes with the loop
-        known["label_slices"], scores, lost_to = await segment_volume(
+        makers = wishes.prepare(len(prompts), read_geometry(known["geometry"]), self.networks["image_size"])
+        label_slices, scores, lost_to = await segment_volume(
             calls,
             volumes,
             encoded["text_features"],
+            n_draws=wishes.n_draws,
             window_size=self.window_size,
             windows_in_flight=self.windows_in_flight,
             image_size=self.networks["image_size"],
             progress=progress,
+            readers=makers.readers,
         )
+        known["label_slices"] = label_slices
         known["segment_report"] = Segmented.of(scores, lost_to, self.networks, self.window_size)
-        names = [name for name in wanted if name in ("nifti_file", "label_map", "report")]
-        if not names:  # who asks for scores alone does not wait for a file
-            return {"scores": scores}
-        tensors = as_tensors(known) + ([output] if output else [])
-        return {"scores": scores} | await calls.call("encode_model", [*names, "refusal"], tensors)
+        answer = {"scores": scores} | makers.finish(label_slices)
+        names = [name for name in wanted if name in wishes.encoded]
+        if names:  # who asks for scores alone does not wait for a file
+            answer |= await calls.call("encode_model", [*names, "refusal"], as_tensors(known))
+        if "report" in answer:
+            answer["report"] = makers.tell(answer["report"])
+        return answer
 
 
 def check_work(n_slices: int, n_prompts: int, limit: int) -> None:
@@ -64,3 +76,8 @@ def check_work(n_slices: int, n_prompts: int, limit: int) -> None:
             f"{n_slices} slices with {n_prompts} prompts are more than {limit} slices x prompts, the limit of this "
             "server; send fewer prompts in one request, or crop the image"
         )
+
+
+def read_geometry(packed: Any) -> Geometry:
+    """What decode_volume gives."""
+    return unpack(Geometry, json.loads(packed.item()))

@@ -113,10 +113,16 @@ def shift(sums: NDArray[np.float32], bits: int) -> NDArray[np.float32]:
 
 def from_square(labels: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
     """Labels [S,size,size] -> [S,H,W]: nearest, without the padding."""
-    size, padded = labels.shape[-1], max(height, width)
-    if height == width == size:
+    if height == width == labels.shape[-1]:
         return labels
+    rows, columns = places_in_square(labels.shape[-1], height, width)
+    return labels[:, rows[:, None], columns]
+
+
+def places_in_square(size: int, height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of each row and each column of a slice [H,W] the nearest one of its square [size,size]."""
+    padded = max(height, width)
     scaled = np.arange(padded, dtype=np.float32) * np.float32(size / padded)
     nearest = np.minimum(scaled.astype(np.int64), size - 1)
     top, left = margins((height, width))
-    return labels[:, nearest[top : top + height, None], nearest[left : left + width]]
+    return nearest[top : top + height], nearest[left : left + width]

@@ -116,7 +116,7 @@ def test_a_fault_of_this_program_in_one_file_is_told_and_the_others_go_on(triton
         gzip.compress(nib.Nifti1Image(np.ones((3, 3, 3), np.uint8), np.eye(4)).to_bytes())
     )
 
-    def decode(prompts, volume, answer):
+    def decode(prompts, volume, answer, maps):
         if read(gzip.decompress(volume)).shape == (3, 3, 3):
             raise fault
         return decode_answer(prompts, volume, answer)

@@ -33,6 +33,7 @@ OPTIONAL = ("output",)
 JSON = ("geometry", "tokenize_report", "segment_report")
 FOUND = {"window_size": 4, "highest_scores": [0.5, 0.5], "slices_scored": [0, 1], "lost_to": [[], []]}
 MAY_BE_EMPTY = ("label_slices", "prompts", "prompt_groups")
+MAY_BE_CUT = ("prompt_groups", "noise_fields")  # one noise field serves all prompts
 WITH_TIMES = ("geometry", "tokenize_report", "report")
 
 
@@ -71,6 +72,7 @@ def good(both_models, ask, request_of, image):
             "text": texts(b"liver & spleen"),
             "window": random.integers(0, 255, (1, 3, size, size), np.uint8),
             "digit_values": np.ones(1, np.float32),
+            "noise_fields": np.zeros(2, np.int64),
             "pixels": random.integers(0, 255, (1, size, size, 3), np.uint8),
             "segment_report": texts(json.dumps(report).encode()),
             "output": texts(b"all" if is_3d else b"masks"),
@@ -93,7 +95,7 @@ def misfits(model, inputs):
         changes = {"of another type": np.zeros(array.shape), "of another rank": array[None]}
         if name not in MAY_BE_EMPTY:
             changes["empty"] = array[:0]
-        if array.dtype != np.object_ and not model.startswith("encode") and name != "prompt_groups":
+        if array.dtype != np.object_ and not model.startswith("encode") and name not in MAY_BE_CUT:
             changes["cut"] = np.ascontiguousarray(array[..., :-1])
         if name in JSON:
             wrong = ("", PLANTED, f'"{PLANTED}', json.dumps(PLANTED), json.dumps([PLANTED]), json.dumps({PLANTED: 1}))

@@ -62,7 +62,7 @@ def test_who_names_no_progress_gets_the_outputs_alone(server, request_of, answer
         {"image": b"no volume"},
         {"text": b" & "},
         {"text": b"\xff"},
-        {"output": b"masks"},
+        {"output": b"mask"},
         {"intensity": b"ct"},
         {"slice_axis": b"3"},
     ],
