@@ -86,10 +86,36 @@ def browser(one_gateway):
         yield browser
 
 
-@pytest.fixture
-def viewer(browser, gateway):
-    with viewing(browser, gateway.url) as viewer:
+@pytest.fixture(scope="module")
+def window(browser, one_gateway):
+    """One for all tests: in another Chromium would compile the page anew."""
+    with viewing(browser, one_gateway.url) as viewer:
         yield viewer
+
+
+@pytest.fixture
+def visit(window, before):
+    """visit(models) -> the page, just loaded, before these models."""
+
+    def visit(models):
+        window.visit(before(models).url)
+        return window
+
+    yield visit
+    window.check()
+
+
+@pytest.fixture
+def viewer(visit, models):
+    """The page, just loaded."""
+    return visit(models)
+
+
+@pytest.fixture
+def used_viewer(window, gateway):
+    """The page as the last test left it."""
+    yield window
+    window.check()
 
 
 def filtered(labels, filters):
@@ -118,11 +144,11 @@ READ_LABELS = """async (text) => {
 
 
 @pytest.mark.parametrize("filters", [*([kind] * 12 for kind in range(5)), [4, 3, 2, 1, 0, 1, 2, 3, 4, 0, 4, 2]])
-def test_labels_are_read_from_a_png_with_every_filter(viewer, filters):
+def test_labels_are_read_from_a_png_with_every_filter(used_viewer, filters):
     labels = np.random.default_rng(3).integers(0, 256, (12, 17), dtype=np.uint8)
     file = filtered(labels, filters)
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(file))), labels)
-    read = viewer.page.evaluate(READ_LABELS, b64encode(file).decode())
+    read = used_viewer.page.evaluate(READ_LABELS, b64encode(file).decode())
     np.testing.assert_array_equal(np.reshape(read, labels.shape), labels)
 
 
@@ -142,38 +168,38 @@ class SlowModels(FakeModels):
         yield await self.infer(model, inputs, [name for name in outputs if name != "progress"], **options)
 
 
-def test_slices_and_what_was_found_are_shown_while_the_model_works(browser, before, volume_file):
+def test_slices_and_what_was_found_are_shown_while_the_model_works(visit, volume_file):
     models = SlowModels(is_held=True, slices=8)
-    with viewing(browser, before(models).url) as viewer:
-        viewer.open(volume_file)
-        viewer.type("the left lobe", "spleen")
-        viewer.page.click("#segment")
-        viewer.page.wait_for_selector("text=/3 of 8 slices. Found: the left lobe./")
-        progress = viewer.page.locator("#progress")
-        assert (progress.get_attribute("value"), progress.get_attribute("max")) == ("3", "8")
-        assert viewer.page.is_disabled("#segment")
-        models.release()
-        viewer.wait_for_answer()
-        assert [row[0] for row in viewer.legend()] == ["the left lobe", "Spleen"]
+    viewer = visit(models)
+    viewer.open(volume_file)
+    viewer.type("the left lobe", "spleen")
+    viewer.page.click("#segment")
+    viewer.page.wait_for_selector("text=/3 of 8 slices. Found: the left lobe./")
+    progress = viewer.page.locator("#progress")
+    assert (progress.get_attribute("value"), progress.get_attribute("max")) == ("3", "8")
+    assert viewer.page.is_disabled("#segment")
+    models.release()
+    viewer.wait_for_answer()
+    assert [row[0] for row in viewer.legend()] == ["the left lobe", "Spleen"]
 
 
 @pytest.mark.parametrize("how", ["button", "key", "another file"])
-def test_a_request_that_the_user_cancels_ends_the_models_work(browser, before, volume_file, how):
+def test_a_request_that_the_user_cancels_ends_the_models_work(visit, volume_file, how):
     models = SlowModels(is_held=True, slices=8)
-    with viewing(browser, before(models).url) as viewer:
-        viewer.open(volume_file)
-        viewer.type("liver")
-        viewer.page.click("#segment")
-        viewer.page.wait_for_selector("text=/3 of 8/")
-        {
-            "button": lambda: viewer.page.click("#cancel"),
-            "key": lambda: viewer.page.keyboard.press("Escape"),
-            "another file": lambda: viewer.drop(volume_file),
-        }[how]()
-        assert models.cancelled.wait(PATIENCE_S)
-        viewer.page.wait_for_selector("#cancel", state="hidden")
-        assert not viewer.error()
-        assert not viewer.legend()
+    viewer = visit(models)
+    viewer.open(volume_file)
+    viewer.type("liver")
+    viewer.page.click("#segment")
+    viewer.page.wait_for_selector("text=/3 of 8/")
+    {
+        "button": lambda: viewer.page.click("#cancel"),
+        "key": lambda: viewer.page.keyboard.press("Escape"),
+        "another file": lambda: viewer.drop(volume_file),
+    }[how]()
+    assert models.cancelled.wait(PATIENCE_S)
+    viewer.page.wait_for_selector("#cancel", state="hidden")
+    assert not viewer.error()
+    assert not viewer.legend()
 
 
 REFUSALS = [
@@ -185,14 +211,13 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize("error", REFUSALS, ids=lambda error: error.kind)
 @pytest.mark.parametrize("kind", ["volume", "image"])
-def test_every_kind_of_failure_is_a_sentence(browser, before, noise_file, picture_file, error, kind):
-    with viewing(browser, before(FakeModels(error=error)).url) as viewer:
-        viewer.open(*((noise_file,) if kind == "volume" else (picture_file, "a.png")))
-        viewer.type("liver")
+def test_every_kind_of_failure_is_a_sentence(viewer, models, noise_file, picture_file, kind):
+    viewer.open(*((noise_file,) if kind == "volume" else (picture_file, "a.png")))
+    viewer.type("liver")
+    for models.error in REFUSALS:
         viewer.page.click("#segment")
-        words = error.sentence
+        words = models.error.sentence
         assert viewer.wait_for_error() == words[0].upper() + words[1:] + "."
         assert viewer.page.is_enabled("#segment")
 
@@ -218,25 +243,25 @@ WRONG_FILES = {
 
 
 @pytest.mark.parametrize("name", WRONG_FILES)
-def test_a_file_that_cannot_be_shown_is_a_sentence_and_the_next_one_opens(viewer, volume_file, name):
+def test_a_file_that_cannot_be_shown_is_a_sentence_and_the_next_one_opens(used_viewer, volume_file, name):
     data, word = WRONG_FILES[name]
-    viewer.drop(data)
-    assert word in viewer.wait_for_error()
-    assert viewer.page.is_visible("#welcome")
-    viewer.open(volume_file)
-    assert not viewer.error()
-    assert "10 × 12 × 8 voxels" in viewer.page.inner_text("#image-facts")
+    used_viewer.drop(data)
+    assert word in used_viewer.wait_for_error()
+    assert used_viewer.page.is_visible("#welcome")
+    used_viewer.open(volume_file)
+    assert not used_viewer.error()
+    assert "10 × 12 × 8 voxels" in used_viewer.page.inner_text("#image-facts")
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_every_kind_of_nifti_file_is_shown(viewer, kind, order, pack):
+def test_every_kind_of_nifti_file_is_shown(used_viewer, kind, order, pack):
     header = kind.header_class(endianness=order)
     voxels = np.arange(7 * 8 * 9, dtype=f"{order}i2").reshape(7, 8, 9)
-    viewer.open(pack(kind(voxels, np.diag([2.0, 2, 3, 1]), header).to_bytes()))
-    assert not viewer.error()
-    assert viewer.page.inner_text("#image-facts").endswith("7 × 8 × 9 voxels of 2 × 2 × 3 mm")
+    used_viewer.open(pack(kind(voxels, np.diag([2.0, 2, 3, 1]), header).to_bytes()))
+    assert not used_viewer.error()
+    assert used_viewer.page.inner_text("#image-facts").endswith("7 × 8 × 9 voxels of 2 × 2 × 3 mm")
 
 
 def test_a_gateway_that_is_gone_is_a_sentence(browser, volume_file):
@@ -326,11 +351,9 @@ def test_everything_can_be_reached_by_the_keyboard_and_has_a_name(viewer, volume
     assert out_of_reach == 0
 
 
-def test_an_amount_is_in_voxels_where_the_file_has_no_unit_and_warnings_are_shown(browser, before, volume_file):
-    models = FakeModels()
+def test_an_amount_is_in_voxels_where_the_file_has_no_unit_and_warnings_are_shown(viewer, models, volume_file):
     models.voxel_ml, models.warnings = None, ("the file does not say the sides",)
-    with viewing(browser, before(models).url) as viewer:
-        viewer.open(volume_file)
-        viewer.ask("liver")
-        assert viewer.legend()[0][1].endswith(" voxels")
-        assert viewer.page.inner_text("#warnings") == "The file does not say the sides."
+    viewer.open(volume_file)
+    viewer.ask("liver")
+    assert viewer.legend()[0][1].endswith(" voxels")
+    assert viewer.page.inner_text("#warnings") == "The file does not say the sides."

@@ -38,23 +38,28 @@ def chromium():
 
 
 class Viewer:
-    """The page, and what it asked for and said. `is_open` waits until the page has drawn what it was given."""
+    """The page, and what it asked for and said since it was loaded last."""
 
     def __init__(self, page, url):
-        self.page, self.url = page, url
-        self.requests, self.said = [], []
+        self.page = page
         page.set_default_timeout(PATIENCE_MS)
         page.on("request", lambda request: self.requests.append(request))
         page.on("console", lambda message: self.said.append(message.text))
         page.on("pageerror", lambda error: self.said.append(str(error)))
-        page.goto(url + "/viewer")
+        self.visit(url)
+
+    def visit(self, url):
+        """Loads the page anew: nothing is left of what was done there."""
+        self.url, self.requests, self.said = url, [], []
+        self.page.goto(url + "/viewer")
 
     def drop(self, data, name="patient-0815.nii.gz"):
         self.page.evaluate(DROP, [b64encode(data).decode(), name])
 
     def open(self, data, name="patient-0815.nii.gz"):
-        """Drops a file and waits for its structures."""
+        """Drops a file and waits until it is shown, and for its structures."""
         self.drop(data, name)
+        self.page.wait_for_selector("#image-facts:has-text(': ')")
         self.page.wait_for_selector("#catalogue label")
 
     def type(self, *prompts):

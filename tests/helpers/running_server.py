@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 import urllib.error
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
+from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.addresses import open_local
-from medimageparse_serving.launch.supervise import children
+from medimageparse_serving.launch.serve import TritonServer
+from medimageparse_serving.launch.server_processes import children
 
 PORTS = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
 COMMAND = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", *PORTS]
@@ -19,8 +22,18 @@ PATIENCE_S = 180  # for a machine that does much else; nothing is asserted about
 
 
 @contextmanager
+def triton_server(*arguments, **options):
+    """A TritonServer that is ended at once: to unload its models costs seconds, and few tests are about its end."""
+    with TritonServer(*arguments, **options) as server:
+        try:
+            yield server
+        finally:
+            server.stop(at_once=True)
+
+
+@contextmanager
 def serving(log_file, repository=None, *flags, before=(), command=None, **options):
-    """A running serve.py, started by the command `before` it: its process and urls, and its log."""
+    """A running serve.py, started by the command `before` it: its process, urls and log. It is ended at once."""
     command = command or [*before, *COMMAND, "--repository", repository, *flags]
     with log_file.open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, **options)
@@ -33,8 +46,21 @@ def serving(log_file, repository=None, *flags, before=(), command=None, **option
                 process=process, grpc=grpc, gateway=gateway, metrics=metrics, probes=probes, log=log_file
             )
         finally:
-            process.terminate()
-            process.communicate(timeout=60)
+            end_at_once(process)
+
+
+def end_at_once(process):
+    """Kills a serve.py and all that it started, and removes what they leave as the next start would."""
+    family = []
+    if process.poll() is None:
+        root = psutil.Process(process.pid)
+        family = [root, *root.children(recursive=True)]  # the supervisor first, which starts again what ends
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.communicate(timeout=PATIENCE_S)
+    assert not psutil.wait_procs(family, PATIENCE_S)[1]
+    leftovers.sweep()
 
 
 def triton_of(service):

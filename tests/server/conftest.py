@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from helpers.image_answers import image_file
 from helpers.inference import IMAGE_OUTPUTS, IMAGE_PROMPTS, OUTPUTS, PROMPTS, inferring
+from helpers.running_server import triton_server
 from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 
 os.environ[CACHE_BYTES] = "0"  # work that tests count is done, however often they ask for it
@@ -47,7 +47,7 @@ def both_demos(tmp_path_factory):
 @pytest.fixture(scope="session")
 def server(tmp_path_factory, repository):
     path = tmp_path_factory.mktemp("log") / "triton.log"
-    with path.open("w") as log, TritonServer(repository, log=log, verbose=True) as server:
+    with path.open("w") as log, triton_server(repository, log=log, verbose=True) as server:
         yield server
 
 
@@ -113,7 +113,7 @@ def both_models(tmp_path_factory, weights, tiny_2d_networks):
     repository = demo_repository(tmp_path_factory.mktemp("both") / "model_repository", weights)
     shutil.copytree(tiny_2d_networks, repository, dirs_exist_ok=True)
     path = tmp_path_factory.mktemp("log_both") / "triton.log"
-    with path.open("w") as log, TritonServer(repository, log=log, verbose=True) as server:
+    with path.open("w") as log, triton_server(repository, log=log, verbose=True) as server:
         yield server
 
 

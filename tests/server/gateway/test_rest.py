@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from helpers.gateway import PATIENCE_S, running_gateway
 from helpers.inference import executions, inferring
-from helpers.running_server import wait_until
+from helpers.running_server import triton_server, wait_until
 from medimageparse_client import Client
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_gateway.triton import connect
-from medimageparse_serving.launch.serve import TritonServer
 from PIL import Image
 from tritonclient.utils import InferenceServerException
 
@@ -147,7 +146,7 @@ def test_more_requests_than_the_queue_takes_are_told_to_come_again(gateway, volu
 def test_a_server_that_is_away_is_503_and_the_gateway_lives(tmp_path, both_demos, volume_file):
     with (
         (tmp_path / "log").open("w") as log,
-        TritonServer(both_demos, models=("medimageparse_3d",), log=log) as server,
+        triton_server(both_demos, models=("medimageparse_3d",), log=log) as server,
         running_gateway(connect(server.grpc_url)) as gateway,
     ):
         assert gateway.http.get("/ready").status_code == 200

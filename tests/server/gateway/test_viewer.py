@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from helpers.browser import PHONE, chromium, viewing, where
 from helpers.gateway import running_gateway
+from helpers.running_server import triton_server
 from medimageparse_demo.viewer_phantoms import picture as phantom_picture
 from medimageparse_demo.viewer_phantoms import volume as phantom_volume
 from medimageparse_gateway.triton import connect
-from medimageparse_serving.launch.serve import PUBLIC_MODELS, TritonServer
+from medimageparse_serving.launch.serve import PUBLIC_MODELS
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
@@ -27,7 +28,7 @@ def gateway(tmp_path_factory, both_demos):
     path = tmp_path_factory.mktemp("log_viewer") / "triton.log"
     with (
         path.open("w") as log,
-        TritonServer(both_demos, "cpu", PUBLIC_MODELS, log=log) as server,
+        triton_server(both_demos, "cpu", PUBLIC_MODELS, log=log) as server,
         running_gateway(connect(server.grpc_url)) as gateway,
     ):
         yield gateway
@@ -39,10 +40,19 @@ def browser(gateway):
         yield browser
 
 
-@pytest.fixture
-def viewer(browser, gateway):
+@pytest.fixture(scope="module")
+def window(browser, gateway):
+    """One for all tests: in another Chromium would compile the page anew."""
     with viewing(browser, gateway.url) as viewer:
         yield viewer
+
+
+@pytest.fixture
+def viewer(window):
+    """The page, just loaded."""
+    window.visit(window.url)
+    yield window
+    window.check()
 
 
 @pytest.fixture(scope="module")

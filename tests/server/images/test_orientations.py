@@ -12,8 +12,9 @@ import onnx.parser
 import pytest
 from helpers.image_answers import image_file, maps_of, report_of
 from helpers.inference import IMAGE_OUTPUTS, inferring
+from helpers.running_server import triton_server
 from medimageparse.repository_copy import copy_models
-from medimageparse_serving.launch.serve import REPOSITORY, TritonServer
+from medimageparse_serving.launch.serve import REPOSITORY
 from PIL import Image
 
 SIZE = 128
@@ -71,7 +72,7 @@ def infer_colours(tmp_path_factory):
     log = tmp_path_factory.mktemp("log_colours") / "triton.log"
     with (
         log.open("w") as lines,
-        TritonServer(repository, models=("medimageparse",), log=lines, verbose=True) as server,
+        triton_server(repository, models=("medimageparse",), log=lines, verbose=True) as server,
         inferring(server, "medimageparse", IMAGE_OUTPUTS) as infer,
     ):
         yield lambda file: infer({"image": file, "text": b"red & green & blue"})

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tritonclient.grpc
 from helpers.certificates import make_certificates
+from helpers.running_server import triton_server
 from medimageparse.repository_copy import copy_models
 from medimageparse_client import Client, ServerUnavailable
 from medimageparse_client.cli import main
@@ -145,7 +146,7 @@ def images_only(tmp_path_factory, tiny_2d_networks):
 @pytest.fixture(scope="module")
 def encrypted(images_only, certificates):
     """A server with TLS for gRPC; any client may come."""
-    with TritonServer(images_only, tls=Tls(certificates / "server.pem", certificates / "server.key")) as server:
+    with triton_server(images_only, tls=Tls(certificates / "server.pem", certificates / "server.key")) as server:
         yield server
 
 

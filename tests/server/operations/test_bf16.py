@@ -4,11 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
+from helpers.running_server import triton_server
 from medimageparse_client import Client
 from medimageparse_demo.images import make_image
 from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch import built_files
-from medimageparse_serving.launch.serve import TritonServer
 from tritonclient.utils import InferenceServerException
 
 
@@ -19,7 +19,7 @@ def both_demos(tmp_path_factory):
 
 def answers(repository, runtime, phantom, picture):
     """Label map of a CT, masks of a picture, and the two reports."""
-    with TritonServer(repository, runtime) as server, Client(server.grpc_url, timeout_s=600) as client:
+    with triton_server(repository, runtime) as server, Client(server.grpc_url, timeout_s=600) as client:
         volume = client.segment(nib.Nifti1Image(phantom.intensities, phantom.affine), sorted(phantom.structures))
         image = client.segment_image(picture.pixels, sorted(picture.masks))
         return volume.label_map, image.probabilities > 127, (volume.report, image.report)
@@ -65,7 +65,7 @@ def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
     assert np.mean(labels != in_fp32[0]) < 0.0001
     assert np.mean(masks != in_fp32[1]) < 0.0001
     with (
-        TritonServer(repository, "cpu-bf16") as server,
+        triton_server(repository, "cpu-bf16") as server,
         tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton,
     ):
         window = tritonclient.grpc.InferInput("window", [1, 3, 7, 5], "UINT8")

@@ -10,10 +10,9 @@ import threading
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.running_server import serving, triton_of, wait_until
+from helpers.running_server import serving, triton_of, triton_server, wait_until
 from medimageparse_client.cli import main
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 
 from .test_cancel import executions
 
@@ -71,12 +70,11 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_run_goes_on(
 ):
     out = tmp_path / "out"
     command = ["segment", str(scans), "liver", "spleen", "-o", str(out), "--retry-for", "1", "--skip-existing"]
-    with TritonServer(repository) as doomed:
+    with triton_server(repository) as doomed:
         killer = Killer(out, lambda: doomed.process.pid)
         url = doomed.grpc_url if protocol == "grpc" else f"http://{doomed.http_url}"
         assert main([*command, "--url", url]) == 3
         killer.join()
-        doomed.stop(at_once=True)
     n_done = len(contents(out))
     printed = capsys.readouterr()
     assert printed.out == f"{n_done} of {N_VOLUMES} volumes segmented\n"
@@ -94,7 +92,7 @@ def test_a_full_queue_is_waited_for(tmp_path, weights, scans, protocol, capsys):
     assert n_changed == 1
     config.write_text(text)
     out = tmp_path / "out"
-    with TritonServer(folder) as narrow:
+    with triton_server(folder) as narrow:
         url = narrow.grpc_url if protocol == "grpc" else f"http://{narrow.http_url}"
         command = ["segment", str(scans), "liver", "-o", str(out), "--url", url, "--in-flight", "16"]
         assert main([*command, "--retry-for", "0"]) == 3  # so it does get full

@@ -25,13 +25,13 @@ from helpers.running_server import (
     regions,
     serving,
     triton_of,
+    triton_server,
     wait_until,
 )
 from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
 from medimageparse_client.cli import main
 from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.addresses import open_local
-from medimageparse_serving.launch.serve import TritonServer
 from medimageparse_serving.launch.server_processes import children, is_running
 
 NO_NOHUP = ["env", "--default-signal=HUP"]  # the tests themselves may run under nohup
@@ -144,18 +144,15 @@ def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path,
 
 
 def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsys):
-    with TritonServer(repository) as server:
-        try:
-            assert main(["health", "--url", server.grpc_url]) == 0
-            for step in children(server.process.pid):
-                if "medimageparse_3d/" in command_line(step):
-                    os.kill(step, signal.SIGKILL)
-            with Client(server.grpc_url, timeout_s=PATIENCE_S) as client:
-                assert client.health().is_ready  # so says tritonserver
-            assert main(["health", "--url", server.grpc_url]) == 3
-            assert "medimageparse_3d does not segment" in capsys.readouterr().err
-        finally:
-            server.stop(at_once=True)
+    with triton_server(repository) as server:
+        assert main(["health", "--url", server.grpc_url]) == 0
+        for step in children(server.process.pid):
+            if "medimageparse_3d/" in command_line(step):
+                os.kill(step, signal.SIGKILL)
+        with Client(server.grpc_url, timeout_s=PATIENCE_S) as client:
+            assert client.health().is_ready  # so says tritonserver
+        assert main(["health", "--url", server.grpc_url]) == 3
+        assert "medimageparse_3d does not segment" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)

@@ -13,10 +13,9 @@ import tritonclient.http
 from helpers.fuzzed_input import BROKEN_BASE64, PACKED, SECRET, any_nifti, any_picture, any_text, draw_cases, nifti
 from helpers.image_answers import image_file, maps_of
 from helpers.nifti_answers import nifti_bytes
-from helpers.running_server import step_processes
+from helpers.running_server import step_processes, triton_server
 from hypothesis import strategies as st
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 VOLUME = np.random.default_rng(3).integers(0, 120, (12, 10, 3)).astype(np.float32)
@@ -149,7 +148,7 @@ def server(tmp_path_factory):
     assert count == 1
     config.write_text(changed)
     path = tmp_path_factory.mktemp("log_fuzz") / "triton.log"
-    with path.open("w") as log, TritonServer(repository, log=log) as server:
+    with path.open("w") as log, triton_server(repository, log=log) as server:
         start = path.stat().st_size
         yield server
         assert server.process.poll() is None

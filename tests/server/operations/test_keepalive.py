@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import tritonclient.grpc
 from helpers.http2 import Relay
-from helpers.running_server import let_wait
+from helpers.running_server import let_wait, triton_server
 from medimageparse_client import Client, connection
-from medimageparse_serving.launch.serve import TritonServer
 
 MODEL = "medimageparse_3d"
 PATIENCE_S = 60
@@ -31,7 +30,7 @@ def slow(tmp_path_factory, repository):
 
 @pytest.fixture(scope="module")
 def waiting_server(slow):
-    with TritonServer(slow.repository, models=(MODEL,)) as server:
+    with triton_server(slow.repository, models=(MODEL,)) as server:
         yield server
 
 
@@ -75,7 +74,7 @@ def test_a_client_that_is_gone_without_a_word_is_hung_up_on(slow):
     """As always, but sooner: an operator may say when."""
     flags = ("--grpc-keepalive-time=200", "--grpc-keepalive-timeout=200")
     with (
-        TritonServer(slow.repository, models=(MODEL,), flags=flags) as server,
+        triton_server(slow.repository, models=(MODEL,), flags=flags) as server,
         Relay(server.grpc_url) as relay,
         tritonclient.grpc.InferenceServerClient(relay.address) as triton,
     ):

@@ -3,8 +3,8 @@
 import nibabel as nib
 import numpy as np
 import psutil
+from helpers.running_server import triton_server
 from medimageparse_client import Client
-from medimageparse_serving.launch.serve import TritonServer
 
 SHAPE = (4096, 4096, 4)  # 67 MB in few slices
 N_REQUESTS = 10
@@ -15,7 +15,7 @@ def test_answered_volumes_are_not_kept(repository):
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[1024:3072, 1024:3072] = 120
     volume = nib.Nifti1Image(voxels, np.diag([-0.1, 0.1, 2, 1]))
-    with TritonServer(repository) as server, Client(server.grpc_url, timeout_s=300) as client:
+    with triton_server(repository) as server, Client(server.grpc_url, timeout_s=300) as client:
         before = own_bytes(server)
         for _ in range(N_REQUESTS):
             client.segment(volume, "liver")

@@ -14,9 +14,9 @@ import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
 from helpers.inference import streaming
+from helpers.running_server import triton_server
 from medimageparse_client import Client, RequestTimeout, ServerUnavailable
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 from tritonclient.utils import InferenceServerException
 
 from .test_cancel import executions, wait_until
@@ -35,7 +35,7 @@ def narrow(tmp_path_factory):
         text, n_changed = re.subn(r"max_queue_size: \d+", f"max_queue_size: {QUEUE}", config.read_text())
         assert n_changed == 1
         config.write_text(text)
-    with TritonServer(folder) as server:
+    with triton_server(folder) as server:
         yield server
 
 

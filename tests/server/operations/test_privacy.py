@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
-from helpers.running_server import step_processes
+from helpers.running_server import step_processes, triton_server
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 from PIL.PngImagePlugin import PngInfo
 from tritonclient.utils import InferenceServerException
 
@@ -111,7 +110,7 @@ def told(tmp_path_factory, weights, tiny_2d_networks):
     answers, refusals, failures = [], [], []
     with (
         path.open("w") as log,
-        TritonServer(repository, log=log, verbose=True, flags=("--log-verbose=2",)) as server,
+        triton_server(repository, log=log, verbose=True, flags=("--log-verbose=2",)) as server,
     ):
         nifti_file = send_grpc(server, "medimageparse_3d", {"image": VOLUME, "text": PROMPT.encode()}, "nifti_file")
         for model, image in {"medimageparse_3d": VOLUME, "medimageparse": PICTURE}.items():
@@ -125,7 +124,6 @@ def told(tmp_path_factory, weights, tiny_2d_networks):
                 for process in step_processes(server, step):
                     os.kill(process, signal.SIGKILL)
                 failures += [refusal(send, server, model, good) for send in (send_grpc, send_json)]
-        server.stop(at_once=True)  # it would wait for the steps that were killed
     return Told(answers, refusals, failures, nifti_file, path.read_text())
 
 

@@ -1,8 +1,8 @@
 """The short form of `benchmarks/soak.py`: many clients, good, wrong and impatient requests to both models."""
 
 import pytest
+from helpers.running_server import triton_server
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 from soak import N_CLIENTS, requests, share_apart, soak
 
 N_REQUESTS = 104  # each kind eight times
@@ -12,7 +12,7 @@ LIMIT_S = 300
 @pytest.fixture(scope="module")
 def soaked(tmp_path_factory):
     repository = demo_repository(tmp_path_factory.mktemp("soak") / "model_repository")
-    with TritonServer(repository) as server:
+    with triton_server(repository) as server:
         return soak(server, N_REQUESTS, N_CLIENTS, LIMIT_S)
 
 

@@ -86,6 +86,8 @@ def test_a_second_start_names_all_ports_and_leaves_the_first_alone(tmp_path, rep
         assert probe(service, "/ready") == 200
         with Client(service.grpc, timeout_s=PATIENCE_S) as client:
             assert client.health(canary=True).is_ready
+        service.process.terminate()
+        assert service.process.wait(PATIENCE_S) == 0
     assert list((tmp_path / "tmp").iterdir()) == []
 
 

@@ -9,10 +9,10 @@ import pytest
 from helpers.azure_toolkit import Toolkit
 from helpers.gateway_process import gateway_process
 from helpers.inference import inferring
+from helpers.running_server import triton_server
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_demo.images import make_image
 from medimageparse_demo.phantoms import make_phantom
-from medimageparse_serving.launch.serve import TritonServer
 
 KEYS = {"radiology": "primary-4711", "research": "secondary-0815"}
 
@@ -21,7 +21,7 @@ KEYS = {"radiology": "primary-4711", "research": "secondary-0815"}
 def demos(tmp_path_factory, both_demos):
     """A server of both demos that logs all it can."""
     path = tmp_path_factory.mktemp("azure") / "triton.log"
-    with path.open("w") as log, TritonServer(both_demos, log=log, verbose=True, flags=("--log-verbose=2",)) as server:
+    with path.open("w") as log, triton_server(both_demos, log=log, verbose=True, flags=("--log-verbose=2",)) as server:
         yield server
 
 

@@ -11,9 +11,8 @@ from helpers.azure_requests import table_of
 from helpers.azure_toolkit import Refused, Toolkit
 from helpers.gateway_process import gateway_process
 from helpers.image_answers import image_file
-from helpers.running_server import let_wait, wait_until
+from helpers.running_server import let_wait, triton_server, wait_until
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 
 from ...operations.test_cancel import N_WINDOWS, executions, work_after
 
@@ -47,7 +46,7 @@ def narrow(tmp_path_factory, hold):
     let_wait(repository, "image_encoder", hold)
     (repository / "text_encoder_3d" / "1" / "onnxruntime_model.py").write_text(FAILING)
     folder = tmp_path_factory.mktemp("azure") / "narrow"
-    with TritonServer(repository) as server, gateway_process(folder, server.grpc_url) as gateway:
+    with triton_server(repository) as server, gateway_process(folder, server.grpc_url) as gateway:
         yield gateway
 
 
