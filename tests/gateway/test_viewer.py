@@ -152,6 +152,15 @@ def test_labels_are_read_from_a_png_with_every_filter(used_viewer, filters):
     np.testing.assert_array_equal(np.reshape(read, labels.shape), labels)
 
 
+def test_structures_that_were_chosen_for_a_volume_are_not_asked_of_an_image(viewer, volume_file, picture_file):
+    viewer.open(volume_file)
+    viewer.type("liver")
+    assert viewer.page.is_enabled("#segment")
+    viewer.open(picture_file, "a.png")
+    viewer.page.wait_for_selector("#segment:text-is('Segment'):disabled")
+    assert not viewer.page.query_selector_all("#chosen li[title]")
+
+
 @pytest.fixture
 def noise_file():
     """A .nii.gz of Hounsfield units."""

@@ -16,7 +16,7 @@ from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_demo.phantoms import make_phantom
-from medimageparse_demo.repository import WEIGHTS, demo_repository
+from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D, demo_repository
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 
 os.environ[CACHE_BYTES] = "0"  # work that tests count is done, however often they ask for it
@@ -36,6 +36,12 @@ def weights():
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory, weights):
     return demo_repository(tmp_path_factory.mktemp("demo") / "model_repository", weights)
+
+
+@pytest.fixture(scope="session")
+def images_alone(tmp_path_factory):
+    """A repository of the 2D demo: the quickest to start, for tests that do not care what is served."""
+    return demo_repository(tmp_path_factory.mktemp("images_alone") / "model_repository", WEIGHTS_2D)
 
 
 @pytest.fixture(scope="session")

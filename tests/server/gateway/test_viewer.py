@@ -254,8 +254,12 @@ def test_an_image_has_its_masks_where_they_are(viewer, gateway, xray_file):
 
 
 def test_the_built_in_phantoms_are_segmented(viewer):
-    for button, prompt in (("#phantom-ct", "liver"), ("#phantom-xray", "right lung")):
+    for button, name, prompt in (
+        ("#phantom-ct", "Phantom CT", "liver"),
+        ("#phantom-xray", "Phantom X-ray", "right lung"),
+    ):
         viewer.page.click(button)
+        viewer.page.wait_for_selector(f"#image-facts:has-text('{name}: ')")
         viewer.page.wait_for_selector(f"#catalogue label >> text=/{prompt}/i")
         viewer.ask(prompt)
         assert viewer.legend()[0][1] != "not found"

@@ -9,14 +9,12 @@ from helpers.running_server import triton_server
 from medimageparse_client import Client
 from medimageparse_demo.datasets import IMAGE_SEEDS, write_images
 from medimageparse_demo.images import KIND_STRUCTURES, STRUCTURES, make_image
-from medimageparse_demo.repository import WEIGHTS_2D, demo_repository
 from medimageparse_demo.training import FIRST_TRAINING_SEED
 
 
 @pytest.fixture(scope="module")
-def image_server(tmp_path_factory):
-    repository = demo_repository(tmp_path_factory.mktemp("demo_2d") / "model_repository", WEIGHTS_2D)
-    with triton_server(repository) as server:
+def image_server(images_alone):
+    with triton_server(images_alone) as server:
         yield server
 
 

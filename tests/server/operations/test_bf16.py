@@ -12,14 +12,9 @@ from medimageparse_serving.launch import built_files
 from tritonclient.utils import InferenceServerException
 
 
-@pytest.fixture(scope="module")
-def both_demos(tmp_path_factory):
-    return demo_repository(tmp_path_factory.mktemp("both_demos") / "model_repository")
-
-
-def answers(repository, runtime, phantom, picture):
+def answers(server, phantom, picture):
     """Label map of a CT, masks of a picture, and the two reports."""
-    with triton_server(repository, runtime) as server, Client(server.grpc_url, timeout_s=600) as client:
+    with Client(server.grpc_url, timeout_s=600) as client:
         volume = client.segment(nib.Nifti1Image(phantom.intensities, phantom.affine), sorted(phantom.structures))
         image = client.segment_image(picture.pixels, sorted(picture.masks))
         return volume.label_map, image.probabilities > 127, (volume.report, image.report)
@@ -32,7 +27,8 @@ def picture():
 
 @pytest.fixture(scope="module")
 def in_fp32(both_demos, phantom, picture):
-    return answers(both_demos, "cpu", phantom, picture)
+    with triton_server(both_demos) as server:
+        return answers(server, phantom, picture)
 
 
 def overlap(a, b):
@@ -41,7 +37,8 @@ def overlap(a, b):
 
 @pytest.mark.skipif(not built_files.has_bf16(), reason="this processor has no instructions for bf16")
 def test_masks_in_bf16_are_those_in_fp32(both_demos, phantom, picture, in_fp32):
-    labels, masks, reports = answers(both_demos, "cpu-bf16", phantom, picture)
+    with triton_server(both_demos, "cpu-bf16") as server:
+        labels, masks, reports = answers(server, phantom, picture)
     expected_labels, expected_masks, expected_reports = in_fp32
     assert [report["networks"]["runtime"] for report in (*reports, *expected_reports)] == 2 * ["cpu-bf16"] + 2 * ["cpu"]
     assert np.mean(labels == expected_labels) >= 0.995
@@ -61,13 +58,13 @@ def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
         assert '"bf16"' in text
         config.write_text(text.replace('"bf16"', '"f32"'))
     monkeypatch.setattr(built_files, "has_bf16", lambda: True)
-    labels, masks, _ = answers(repository, "cpu-bf16", phantom, picture)
-    assert np.mean(labels != in_fp32[0]) < 0.0001
-    assert np.mean(masks != in_fp32[1]) < 0.0001
     with (
         triton_server(repository, "cpu-bf16") as server,
         tritonclient.grpc.InferenceServerClient(server.grpc_url) as triton,
     ):
+        labels, masks, _ = answers(server, phantom, picture)
+        assert np.mean(labels != in_fp32[0]) < 0.0001
+        assert np.mean(masks != in_fp32[1]) < 0.0001
         window = tritonclient.grpc.InferInput("window", [1, 3, 7, 5], "UINT8")
         window.set_data_from_numpy(np.zeros((1, 3, 7, 5), np.uint8))
         digit_values = tritonclient.grpc.InferInput("digit_values", [1], "FP32")

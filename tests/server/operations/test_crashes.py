@@ -30,7 +30,6 @@ from helpers.running_server import (
 )
 from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
 from medimageparse_client.cli import main
-from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.addresses import open_local
 from medimageparse_serving.launch.server_processes import children, is_running
 
@@ -181,8 +180,8 @@ def test_a_request_under_way_is_finished_when_the_terminal_is_closed(tmp_path, r
             assert answer.result().label_map.any()
 
 
-def test_under_nohup_it_outlives_the_terminal(tmp_path, repository):
-    with serving(tmp_path / "log", repository, before=["nohup"]) as service:
+def test_under_nohup_it_outlives_the_terminal(tmp_path, images_alone):
+    with serving(tmp_path / "log", images_alone, before=["nohup"]) as service:
         service.process.send_signal(signal.SIGHUP)
         with Client(service.grpc, timeout_s=PATIENCE_S) as client:
             assert client.health(canary=True).is_ready
@@ -210,17 +209,6 @@ def asking(service, phantom):
 def volumes_decoded(service):
     with open_local(service.metrics, timeout=30) as answer:
         return int(re.search(r'nv_inference_exec_count\{model="decode_volume",.*\} (\d+)', answer.read().decode())[1])
-
-
-def test_a_killed_supervisor_leaves_no_server_behind(tmp_path, repository):
-    with serving(tmp_path / "log", repository) as service:
-        triton, steps, prefix = triton_of(service)
-        assert steps
-        service.process.kill()
-        service.process.wait()
-        wait_until(lambda: not any(map(is_running, (triton, *steps))))
-    leftovers.sweep()  # as the next start does, which may be that of another test
-    wait_until(lambda: regions(prefix) == [])
 
 
 def refusal(repository, *before, **options):

@@ -7,7 +7,8 @@ import subprocess
 import pytest
 from attacks.target import http
 from helpers.places import ROOT
-from helpers.running_server import PATIENCE_S, command_line, probe, serving, triton_of, wait_until
+from helpers.running_server import PATIENCE_S, command_line, probe, regions, serving, triton_of, wait_until
+from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.server_processes import children, is_running
 
 
@@ -21,8 +22,8 @@ def is_ready(service):
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory, repository):
-    with serving(tmp_path_factory.mktemp("beside") / "log", repository, "--gateway-port=0") as service:
+def service(tmp_path_factory, images_alone):
+    with serving(tmp_path_factory.mktemp("beside") / "log", images_alone, "--gateway-port=0") as service:
         yield service
 
 
@@ -54,13 +55,24 @@ def test_it_outlives_the_server_and_says_that_it_is_not_ready(service):
     assert gateway_of(service) == gateway
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_it_ends_with_the_launcher(tmp_path, repository, number):
-    with serving(tmp_path / "log", repository, "--gateway-port=0") as service:
-        gateway = gateway_of(service)
-        service.process.send_signal(number)
-        service.process.wait(PATIENCE_S)
-        wait_until(lambda: not is_running(gateway))
+def test_it_ends_with_the_launcher(service):
+    """The last of the tests of this service."""
+    gateway = gateway_of(service)
+    service.process.terminate()
+    assert service.process.wait(PATIENCE_S) == 0
+    wait_until(lambda: not is_running(gateway))
+
+
+def test_a_killed_launcher_leaves_nothing_behind(tmp_path, images_alone):
+    with serving(tmp_path / "log", images_alone, "--gateway-port=0") as service:
+        triton, steps, prefix = triton_of(service)
+        assert steps
+        started = (gateway_of(service), triton, *steps)
+        service.process.kill()
+        service.process.wait()
+        wait_until(lambda: not any(map(is_running, started)))
+    leftovers.sweep()  # as the next start does, which may be that of another test
+    wait_until(lambda: regions(prefix) == [])
 
 
 def test_make_starts_it_unless_told_otherwise():

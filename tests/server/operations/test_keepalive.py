@@ -70,11 +70,11 @@ def test_many_pings_without_a_request_keep_the_connection(waiting_server):
         assert relay.connections == 1
 
 
-def test_a_client_that_is_gone_without_a_word_is_hung_up_on(slow):
+def test_a_client_that_is_gone_without_a_word_is_hung_up_on(images_alone):
     """As always, but sooner: an operator may say when."""
     flags = ("--grpc-keepalive-time=200", "--grpc-keepalive-timeout=200")
     with (
-        triton_server(slow.repository, models=(MODEL,), flags=flags) as server,
+        triton_server(images_alone, flags=flags) as server,
         Relay(server.grpc_url) as relay,
         tritonclient.grpc.InferenceServerClient(relay.address) as triton,
     ):

@@ -7,7 +7,7 @@ from helpers.running_server import triton_server
 from medimageparse_client import Client
 
 SHAPE = (4096, 4096, 4)  # 67 MB in few slices
-N_REQUESTS = 10
+N_REQUESTS = 8
 KEPT = 3  # files' worth that its allocator may hold; with Triton's pool of requests it were six and more
 
 

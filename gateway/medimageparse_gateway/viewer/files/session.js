@@ -78,6 +78,7 @@ export async function offerCatalogue(modality) {
   const { model } = KINDS[opened.kind];
   if (!catalogues.has(model)) catalogues.set(model, await structures(model));
   offer(catalogues.get(model), modality);
+  update();
 }
 
 /** Asks the model for the chosen structures of the opened file. */

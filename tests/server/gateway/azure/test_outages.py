@@ -15,7 +15,7 @@ from helpers.running_server import serving, triton_of, wait_until
 N_CALLERS = 3
 
 
-def test_a_restart_of_triton_costs_the_toolkit_no_image(tmp_path, both_demos, xrays):
+def test_a_restart_of_triton_costs_the_toolkit_no_image(tmp_path, images_alone, xrays):
     results, is_over = [], threading.Event()
 
     def ask(gateway):
@@ -24,7 +24,7 @@ def test_a_restart_of_triton_costs_the_toolkit_no_image(tmp_path, both_demos, xr
             results.append(result["image_features"])
 
     with (
-        serving(tmp_path / "log", both_demos, "--canary-interval=1") as service,
+        serving(tmp_path / "log", images_alone, "--canary-interval=1") as service,
         gateway_process(tmp_path / "gateway", service.grpc) as gateway,
     ):
         threads = [threading.Thread(target=ask, args=(gateway,)) for _ in range(N_CALLERS)]
@@ -42,10 +42,10 @@ def test_a_restart_of_triton_costs_the_toolkit_no_image(tmp_path, both_demos, xr
     assert all(np.array_equal(masks, results[0]) for masks in results)
 
 
-def test_without_triton_the_front_door_lives_and_asks_to_come_again(tmp_path, both_demos, xrays):
+def test_without_triton_the_front_door_lives_and_asks_to_come_again(tmp_path, images_alone, xrays):
     body = table_of(image_file(xrays[0][::2, ::2]))
     with ExitStack() as gateways:
-        with serving(tmp_path / "log", both_demos) as service:
+        with serving(tmp_path / "log", images_alone) as service:
             gateway = gateways.enter_context(gateway_process(tmp_path / "gateway", service.grpc))
             assert gateway.ask("/score", body).status == 200
         answer = gateway.ask("/score", body)
