@@ -33,6 +33,13 @@ def nifti(labels, kind=nib.Nifti1Image, **fields):
     return gzip.compress(image.to_bytes())
 
 
+def with_field(at, value):
+    """The volume's label map, not packed, with a field of its header changed afterwards."""
+    content = bytearray(gzip.decompress(nifti(np.zeros((10, 12, 8), np.uint8))))
+    content[at : at + value.nbytes] = value.tobytes()
+    return bytes(content)
+
+
 def nifti_file(data):
     return text(json.dumps({"data": base64.b64encode(data).decode()}).encode())
 
@@ -211,9 +218,10 @@ def test_reports_on_an_image_that_lack_something_or_say_something_else(told, fie
         nifti(np.zeros((10, 12, 8), np.int16)),
         nifti(np.full((10, 12, 8), 3, np.uint8)),
         gzip.compress(gzip.decompress(nifti(np.zeros((10, 12, 8), np.uint8)))[:40] + b"\xff" * 500),
-        nifti(np.zeros((10, 12, 8), np.uint8), vox_offset=2.0**30),
+        nifti(np.zeros((10, 12, 8), np.uint8), vox_offset=2.0**20),
+        gzip.compress(with_field(108, np.float32(2**30))),  # vox_offset
     ],
-    ids=range(17),
+    ids=range(18),
 )
 def test_label_maps_that_are_none_of_this_volume(told, labels):
     with pytest.raises(ServerError, match="nifti_file"):
@@ -221,10 +229,9 @@ def test_label_maps_that_are_none_of_this_volume(told, labels):
 
 
 def test_a_scaled_label_map_is_refused(told):
-    content = bytearray(gzip.decompress(nifti(np.zeros((10, 12, 8), np.uint8))))
-    content[112:116] = np.float32(2).tobytes()  # scl_slope
+    content = with_field(112, np.float32(2))  # scl_slope
     with pytest.raises(ServerError, match="label"):
-        told("segment", nifti_file=nifti_file(gzip.compress(bytes(content))))
+        told("segment", nifti_file=nifti_file(gzip.compress(content)))
 
 
 def test_a_label_map_of_16_bits_is_taken_in_either_order(told):

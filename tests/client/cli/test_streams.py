@@ -10,9 +10,10 @@ import medimageparse_client
 import pytest
 from helpers.places import ROOT
 
-# stands in for a server, in the process of the command
+# stands in for a server, in the process of the command; nibabel would import pydicom, which takes as long as the rest
 PROGRAM = """
 import sys
+sys.modules["pydicom"] = None
 import tritonclient.grpc
 from helpers.fake_server import FakeTriton
 tritonclient.grpc.InferenceServerClient = FakeTriton
