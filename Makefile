@@ -13,8 +13,8 @@ HTTP_PORT ?= 8000
 GRPC_PORT ?= 8001
 METRICS_PORT ?= 8002
 PROBE_PORT ?= 8003
-# how tests are spread over processes, a file to each; empty for one after the other
-WORKERS ?= -n 2 --dist loadfile
+# how tests are spread over processes, a file to each, in the order of tests/conftest.py; empty for one after the other
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 # what is measured: DEMO takes a few minutes, PUBLISHED about an hour on two cores
 VARIANT ?= DEMO
 WORK ?= benchmarks/work
@@ -95,7 +95,7 @@ serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of 
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest $(WORKERS)
 
-test-unit: install-export  ## the tests that start no server and export no network, in a minute
+test-unit: install-export  ## the tests that start no server or browser and export no network, in a minute
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests --ignore tests/server
 
 download: install-export  ## fetch the published checkpoints (needs a Hugging Face token and their licence accepted)

@@ -3,6 +3,7 @@
 import fcntl
 import os
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,12 @@ pytest_plugins = ["helpers.skips", "pytester"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their torch and numpy have one each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: workers that take a file at a time then end together."""
+    servers = Path(__file__).parent / "server"
+    items.sort(key=lambda item: "slow" not in item.keywords and servers not in item.path.parents)
 
 
 @pytest.fixture(scope="session")
