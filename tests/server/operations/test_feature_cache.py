@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers.running_server import triton_server
 from medimageparse_client import Client
 from medimageparse_demo.repository import WEIGHTS, demo_repository
-from medimageparse_serving.launch.serve import TritonServer
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 
 COUNTING = """
@@ -35,7 +35,7 @@ def counting(tmp_path, monkeypatch):
     repository = demo_repository(tmp_path / "model_repository", WEIGHTS)
     runner = repository / "image_encoder_3d" / "1" / "onnxruntime_model.py"
     runner.write_text(COUNTING.format(file=str(tmp_path / "runs")))
-    with TritonServer(repository) as server, Client(server.grpc_url, timeout_s=300) as client:
+    with triton_server(repository) as server, Client(server.grpc_url, timeout_s=300) as client:
         yield client
 
 
