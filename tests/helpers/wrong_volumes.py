@@ -89,7 +89,11 @@ WRONG_OPTIONS = {
         "slice_axis": b"3",
         "output": b"probability",
     }.items()
-} | {"option not UTF-8": {"intensity": b"\xff" + SECRET.encode()}}
+} | {
+    "option not UTF-8": {"intensity": b"\xff" + SECRET.encode()},
+    "draws": {"draws": np.array([17], np.int32)},
+    "instances of several draws": {"draws": np.array([2], np.int32), "instances": np.array([True])},
+}
 WRONG_TENSORS = {
     "image left out": {"image": None},
     "text left out": {"text": None},

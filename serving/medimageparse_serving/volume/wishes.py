@@ -20,7 +20,7 @@ from medimageparse_serving.volume.stored_maps import StoredMaps
 from medimageparse_serving.volume.uncertainty import Draws, check_draws, read_draws
 
 Arrays = dict[str, NDArray[Any]]
-INSTANCE_BYTES = 3  # a voxel: its number and whether it is an edge
+INSTANCE_BYTES = 10  # of a voxel while they are counted, at most: measured
 
 
 class Wishes:

@@ -208,5 +208,5 @@ def test_maps_over_the_limit_are_refused_before_the_networks_begin(model, ask, o
     answer = ask(**options)
     assert "the limit of this server; send fewer prompts" in answer.error().message()
     assert not model.calls("segment_window_3d")
-    model.pipeline.max_map_bytes = 4 * SIZE * SIZE * N_SLICES
+    model.pipeline.max_map_bytes = 10 * SIZE * SIZE * N_SLICES
     assert not ask(**options).has_error()
