@@ -1,6 +1,8 @@
 """Masks and probabilities of each prompt alone, by a real server."""
 
+import base64
 import json
+import urllib.request
 
 import numpy as np
 import pytest
@@ -73,3 +75,13 @@ def test_instances_are_parts_of_the_label_map(infer, request_of):
     assert found["instances"].max() == len(told)
     assert not found["instances"][found["label_map"] == 0].any()
     assert np.array_equal(np.asarray(label_image(found["instances_file"]).dataobj), found["instances"])
+
+
+def test_generate_takes_the_options_as_json(server, request_of, volume):
+    sent = {"text": "liver", "output": "masks_file", "draws": 2}
+    body = json.dumps(sent | {"image": base64.b64encode(request_of()["image"]).decode()}).encode()
+    with urllib.request.urlopen(f"http://{server.http_url}/v2/models/medimageparse_3d/generate", body) as response:
+        answer = json.load(response)
+    assert {name for name in answer if name.endswith("_file")} == {"nifti_file", "masks_file", "uncertainty_file"}
+    assert label_image(np.array(answer["masks_file"], np.object_)).shape == (*volume.shape, 1)
+    assert json.loads(answer["report"])["draws"] == 2
