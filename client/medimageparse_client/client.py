@@ -17,11 +17,12 @@ from medimageparse_client.connection import Connection
 from medimageparse_client.errors import InvalidRequest, MedImageParseError
 from medimageparse_client.formats.nifti import Volume, encode_volume
 from medimageparse_client.formats.picture import AnyImage, encode_image
+from medimageparse_client.formats.series_input import open_series
 from medimageparse_client.formats.windows import Window
 from medimageparse_client.inputs import SliceAxis, check_prompts, encode_options, encode_prompts
 from medimageparse_client.progress import Progress, has_stream, infer_watched
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
-from medimageparse_client.results.segmentation import Segmentation, decode_answer
+from medimageparse_client.results.segmentation import Segmentation, decode_answer, of_series
 from medimageparse_client.urls import Protocol
 
 OUTPUTS_3D = ("nifti_file", "scores", "report")
@@ -111,11 +112,15 @@ class Client:
         maps: Maps | None = None,
         instances: bool = False,
         draws: int = 1,
+        series: int | str | None = None,
+        allow_gaps: bool = False,
+        resample_tilt: bool = False,
         progress: Progress | None = None,
     ) -> Segmentation:
         """Segments each prompt in a 3D volume.
 
-        volume: path of a .nii or .nii.gz file, the bytes of one, a nibabel image, or an array [x,y,z] with `affine`
+        volume: path of a .nii or .nii.gz file, the bytes of one, a nibabel image, or an array [x,y,z] with `affine`;
+            with the extra `dicom` a series too: a folder or a zip of slices, a multi-frame file, a DicomSeries
         prompts: one text for each structure, for example "left kidney"; label k is the k-th prompt
         affine: [4,4], voxels to millimetres (RAS+); for arrays, and only for them
         time_point: which volume of a 4D series to send, from 0; a series without it is refused before it is sent
@@ -126,11 +131,20 @@ class Client:
         instances: whether each thing that hangs together gets a number: `instances` of the result, and in the report
         draws: 1 to 16 samples of the model, which is random: their mean, how far they spread (`uncertainty` of the
             result), and in the report how volumes and masks of the draws differ; not with `instances`
+        series: which series of a folder or zip: its number in the list of the refusal, or its UID
+        allow_gaps: takes a series with unequal distances from slice to slice; nothing is interpolated
+        resample_tilt: takes out the gantry tilt of a series, by linear interpolation
         progress: called while the server works, with the slices done, how many there are, and the prompts found so
             far; if it raises, the request is cancelled. Over HTTP, and by a server without medimageparse_3d_stream, it
             is called once, at the end
         """
         prompts = check_prompts(prompts)
+        opened = open_series(
+            volume, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt
+        )
+        described = opened.describe(intensity) if opened else {}
+        if opened:
+            volume, time_point, intensity = opened.volume, None, described["intensity"]
         data = encode_volume(volume, affine, time_point)
         options = encode_options(intensity, orientation, slice_axis, maps, instances, draws)
         inputs = {"image": data, "text": encode_prompts(prompts), **options}
@@ -138,13 +152,16 @@ class Client:
         wanted = [name for name, is_asked in asked.items() if name and is_asked]
         outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
         if progress and has_stream(self._connection):
-            return decode_answer(prompts, data, infer_watched(self._connection, inputs, outputs, progress), wanted)
-        result = decode_answer(prompts, data, self._connection.infer(MODEL_3D, inputs, outputs), wanted)
+            answer = infer_watched(self._connection, inputs, outputs, progress)
+            progress = None
+        else:
+            answer = self._connection.infer(MODEL_3D, inputs, outputs)
+        result = decode_answer(prompts, data, answer, wanted)
         if progress:
             n_slices = result.scores.shape[1]
             found = zip(prompts, result.facts.prompts, strict=True)
             progress(n_slices, n_slices, tuple(prompt for prompt, described in found if described.present))
-        return result
+        return of_series(result, opened, described) if opened else result
 
     def segment_image(
         self,

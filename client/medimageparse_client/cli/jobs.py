@@ -11,7 +11,16 @@ from pathlib import Path
 
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
-from medimageparse_client.cli.sources import Place, Source, Standard, find_sources, list_of, split_arguments, unique
+from medimageparse_client.cli.sources import (
+    Place,
+    Source,
+    Standard,
+    find_sources,
+    is_folder_of_many,
+    list_of,
+    split_arguments,
+    unique,
+)
 from medimageparse_client.files import check_place, ending_of, identity, is_stream
 from medimageparse_client.inputs import check_prompts
 
@@ -60,7 +69,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     sources = unique(find_sources(args, inputs, problems, notes))
     if not sources:
         raise problems[0]
-    folders = [Path(name) for name in inputs if os.path.isdir(name)]
+    folders = [Path(name) for name in inputs if is_folder_of_many(name, args)]
     into_folders = len(inputs) > 1 or bool(folders)
     if into_folders and Standard.INPUT in sources:
         raise WrongCommandLine(f"- reads one {kind.noun} from standard input; give no other {kind.noun} beside it")

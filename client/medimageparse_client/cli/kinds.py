@@ -25,7 +25,7 @@ class Kind:
     suffixes: that the files it takes usually have
     recognizes: whether a file holds such a thing, whatever its name
     rejects: whether a file that is named so holds for certain another thing
-    advises: what to do with a folder that holds these files and nothing else; "" where nobody knows
+    is_one: whether a folder is one of them and not a folder of many, for what lies in it, or also for what lies below
     results: option -> the endings of the file it names; the first is given to results in a folder
     run_files: option -> the endings of the one file that it names for all of a run
     encode: option -> what makes the bytes of that file
@@ -41,7 +41,7 @@ class Kind:
     suffixes: tuple[str, ...]
     recognizes: Callable[[Path], bool]
     rejects: Callable[[Path], bool]
-    advises: Callable[[list[Path]], str]
+    is_one: Callable[[Path, bool], bool]
     results: dict[str, tuple[str, ...]]
     run_files: dict[str, tuple[str, ...]]
     encode: dict[str, Encoder]

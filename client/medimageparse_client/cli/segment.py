@@ -15,6 +15,7 @@ from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
 from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
 from medimageparse_client.client import Client
 from medimageparse_client.formats import nifti, voxels
+from medimageparse_client.formats.series import holds_dicom
 from medimageparse_client.progress import Progress
 from medimageparse_client.results import label_table
 from medimageparse_client.results.report import VolumePrompt
@@ -28,7 +29,8 @@ WHY_ABSENT = {
     "empty_mask": "it scored, but no voxel is more probable than not",
 }
 HELP = """\
-The first argument is a volume, or a folder of volumes, and the others are prompts. With --prompt or --prompts-file
+The first argument is a volume (.nii, .nii.gz, a folder or a zip of one DICOM series, a multi-frame file), or a folder
+of volumes, and the others are prompts. With --prompt or --prompts-file
 all arguments are volumes and folders. For several volumes -o, --preview and --report name folders, and the results
 are called after the volumes. In the label map, label 1 is the first prompt, 2 the second, and so on.
 - as the volume reads it from standard input; -o - writes the label map (.nii.gz) to standard output.
@@ -51,7 +53,7 @@ def add_to(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=check_and_segment, kind=VOLUMES, image_type=None)
-    parser.add_argument("arguments", nargs="+", metavar="VOLUME PROMPT", help="a .nii or .nii.gz file and the prompts")
+    parser.add_argument("arguments", nargs="+", metavar="VOLUME PROMPT", help="a volume and the prompts")
     parser.add_argument("-o", "--output", type=result_name, help="label map to write (.nii.gz or .nii)")
     parser.add_argument("--preview", type=result_name, help="picture of a few slices to write (.png)")
     parser.add_argument(
@@ -93,6 +95,15 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--time-point", type=int, metavar="N", help="which volume of a 4D series to send, from 0")
     parser.add_argument(
+        "--series", metavar="N|UID", help="which series of a folder or zip; without it several are listed with numbers"
+    )
+    parser.add_argument(
+        "--allow-gaps", action="store_true", help="take DICOM slices at unequal distances; nothing is interpolated"
+    )
+    parser.add_argument(
+        "--resample-tilt", action="store_true", help="take the gantry tilt out of a DICOM series, by interpolation"
+    )
+    parser.add_argument(
         "--intensity",
         choices=get_args(Intensity),
         default="auto",
@@ -130,6 +141,9 @@ def segment_volume(
         maps=maps_for(args),
         instances=bool(args.instances),
         draws=args.draws,
+        series=args.series,
+        allow_gaps=args.allow_gaps,
+        resample_tilt=args.resample_tilt,
         progress=progress,
     )
 
@@ -151,6 +165,11 @@ def check_and_segment(args: argparse.Namespace) -> int:
 
 def encode_map(name: str, result: Segmentation, ending: str) -> bytes:
     return result.map_bytes(name, ending)
+
+
+def is_series_folder(folder: Path, below: bool) -> bool:
+    """Whether a folder is one volume: DICOM slices lie in it, or below it, and no volumes in files of their own."""
+    return not any(voxels.recognizes(path) for path in folder.iterdir()) and holds_dicom(folder, below=below)
 
 
 def volume_table(result: Segmentation) -> str:
@@ -191,10 +210,10 @@ def reasons(found: VolumePrompt) -> list[str]:
 VOLUMES = Kind(
     noun="volume",
     model=MODEL_3D,
-    suffixes=nifti.SUFFIXES,
+    suffixes=(*nifti.SUFFIXES, ".zip"),
     recognizes=voxels.recognizes,
     rejects=lambda path: False,
-    advises=lambda paths: nifti.FOLDER_OF_DICOM if nifti.holds_dicom(paths) else "",
+    is_one=is_series_folder,
     results={"output": NIFTI, "preview": (".png",), "report": (".json",), **dict.fromkeys(MAPS, NIFTI)},
     run_files={"statistics": numbers.ENDINGS, "label_table": label_table.ENDINGS},
     encode=ENCODE | {name: partial(encode_map, name) for name in MAPS},

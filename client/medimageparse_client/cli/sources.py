@@ -86,7 +86,7 @@ def find_sources(
         path = Path(name)
         if name in ("-", "/dev/stdin"):
             yield Standard.INPUT
-        elif not os.path.isdir(path):  # of a path that is not there or too long, False
+        elif not is_folder_of_many(name, args):
             yield path
         else:
             try:
@@ -97,13 +97,20 @@ def find_sources(
             yield from found
             if not found:
                 unsearched = "" if args.recursive else "; folders in it are not searched"
-                words = kind.advises(others) or f"the folder holds no {kind.noun}{unsearched}"
-                problems.append(WrongCommandLine(f"{name}: {words}"))
+                problems.append(WrongCommandLine(f"{name}: the folder holds no {kind.noun}{unsearched}"))
                 continue
             if others:
                 notes.append(f"{first_of(others)}: no {kind.noun}, left out")
             if folders:
                 notes.append(f"{first_of(folders)}: folders are left out; --recursive searches them")
+
+
+def is_folder_of_many(name: str, args: argparse.Namespace) -> bool:
+    """Of a path that is not there or too long, False; --recursive tells the folders below apart."""
+    try:
+        return os.path.isdir(name) and not args.kind.is_one(Path(name), not args.recursive)
+    except OSError:
+        return True  # searching it tells what is wrong
 
 
 def first_of(paths: list[Path]) -> str:
@@ -138,6 +145,9 @@ def search(
                 continue
             if not args.recursive or path.is_symlink():  # a link may lead back
                 folders.append(path)
+                continue
+            if kind.is_one(path, False):
+                found.append(path)
                 continue
             for paths, more in zip((found, others, folders), search(path, args, left_alone), strict=True):
                 paths.extend(more)

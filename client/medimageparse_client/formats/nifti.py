@@ -2,9 +2,8 @@
 
 import os
 import zlib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -13,13 +12,15 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medimageparse_client.errors import InvalidVolume
-from medimageparse_client.formats.voxels import is_dicom, is_nifti, one_volume, recognizes
+from medimageparse_client.formats.voxels import is_nifti, one_volume, recognizes
 
-Volume: TypeAlias = "str | os.PathLike[str] | bytes | SpatialImage | npt.NDArray[Any]"
+if TYPE_CHECKING:
+    from medimageparse_client.formats.series import DicomSeries
+
+Volume: TypeAlias = "str | os.PathLike[str] | bytes | SpatialImage | npt.NDArray[Any] | DicomSeries"
 
 SUFFIXES = (".nii", ".nii.gz")
 MAX_BYTES = 2**31 - 2**20  # one gRPC message, less its other fields
-FOLDER_OF_DICOM = "the folder holds DICOM files; make a NIfTI file of the series first: dcm2niix -z y -o OUT FOLDER"
 UNREADABLE = (HeaderDataError, ImageFileError, OSError, EOFError, ValueError, zlib.error)  # what nibabel raises
 
 
@@ -51,21 +52,13 @@ def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None, time_poin
 def read_file(path: Path) -> bytes:
     """The file's bytes as they are."""
     if path.is_dir():
-        raise InvalidVolume(
-            FOLDER_OF_DICOM
-            if os.access(path, os.R_OK) and holds_dicom(path.iterdir())
-            else "this is a folder; name a file in it"
-        )
+        raise InvalidVolume("this is a folder without DICOM; name a file in it")
     if path.is_file() and not (path.name.lower().endswith(SUFFIXES) or recognizes(path)):
         raise InvalidVolume("the file is not a .nii or .nii.gz; convert it first, for example with dcm2niix")
     try:
         return path.read_bytes()
     except OSError as error:
         raise InvalidVolume(f"the file cannot be read: {error.strerror or 'no reason given'}") from error
-
-
-def holds_dicom(paths: Iterable[Path]) -> bool:
-    return any(path.is_file() and is_dicom(path) for path in paths)
 
 
 def image_of_array(array: npt.NDArray[Any], affine: npt.ArrayLike | None) -> nib.Nifti1Image:

@@ -128,15 +128,6 @@ def one_volume(data: bytes, time_point: int | None) -> bytes:
     return b"".join((header.binaryblock, content[kind.sizeof_hdr : start], content[start + time_point * size :]))
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file says that it is DICOM; False for what cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def decode_voxels(data: bytes) -> npt.NDArray[Any]:
     """The values [x,y,z] in the bytes of a .nii or .nii.gz file, of every file that the server takes.
 

@@ -3,7 +3,7 @@
 import gzip
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, write_file, write_files, write_picture
 from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
+from medimageparse_client.formats.series import DicomSeries
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
 from medimageparse_client.results.answer import Answer, NiftiFile, odd_answers_refused
 from medimageparse_client.results.label_table import ENDINGS, encode_label_table
@@ -37,6 +38,7 @@ class Segmentation:
     nifti: the label map as the bytes of a .nii.gz file, as the server made it
     volume: the bytes that were sent, for the preview
     maps: by name what else was asked for, as arrays and files
+    series: the DICOM series that was segmented, to which SEG and RTSTRUCT refer; its report has `dicom` besides
     """
 
     prompts: tuple[str, ...]
@@ -48,6 +50,7 @@ class Segmentation:
     nifti: bytes = field(repr=False)
     volume: bytes = field(repr=False)
     maps: dict[str, MapFile] = field(repr=False, default_factory=dict)
+    series: DicomSeries | None = field(default=None, repr=False)
 
     @property
     def probabilities(self) -> npt.NDArray[np.uint8] | None:
@@ -186,3 +189,9 @@ def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer, maps:
         raise OddAnswer("the server's answer has an affine that cannot be inverted")
     decoded = decode_maps(answer, maps, shape, len(prompts))
     return Segmentation(prompts, label_map, affine, labels_of(prompts), scores, report, nifti, volume, decoded)
+
+
+def of_series(result: Segmentation, series: DicomSeries, described: Report) -> Segmentation:
+    """The result with the series that it is of, and in the report what was made of that."""
+    warnings = [*series.notes, *result.report.get("warnings", [])]
+    return replace(result, series=series, report=result.report | {"dicom": described, "warnings": warnings})

@@ -3,14 +3,9 @@
 Needs the extra `dicom`. The headers are checked first: what is no regular volume is refused by name, never guessed.
 """
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-import pydicom
-from medimageparse_contract.options import Intensity
 
 from medimageparse_client.formats.dicom_header import without_pydicoms_warnings
 from medimageparse_client.formats.dicom_series.choice import choose, sort_out
@@ -21,46 +16,9 @@ from medimageparse_client.formats.dicom_series.slices import slices_of
 from medimageparse_client.formats.dicom_series.tilt import upright
 from medimageparse_client.formats.dicom_series.values import stack_values
 from medimageparse_client.formats.nifti import image_of_array
+from medimageparse_client.formats.series import DicomSeries
 
 __all__ = ["DicomSeries", "read_series"]
-
-PERCENTILE = ("MR", "PT", "NM")  # modalities whose values have no unit that a window could be in
-
-
-@dataclass(frozen=True, eq=False)
-class DicomSeries:
-    """A series as one volume; nothing of the patient stands in `volume`.
-
-    volume: voxels [x,y,z] as values (Hounsfield units in CT) with the affine to millimetres (RAS+); x goes along the
-        rows of a slice, y down its columns, z from slice to slice along their normal
-    sources: the headers without pixels: one for each slice, in the order of z, or the one of a multi-frame file
-    notes: what was left out or assumed, as sentences for the report
-    modality: CT, MR, PT, ...
-    is_resampled: whether a gantry tilt was taken out, so that the voxels are not those of `sources`
-    """
-
-    volume: nib.Nifti1Image = field(repr=False)
-    sources: tuple[pydicom.Dataset, ...] = field(repr=False)
-    notes: tuple[str, ...] = ()
-    modality: str = ""
-    is_resampled: bool = False
-
-    @property
-    def intensity(self) -> Intensity:
-        """How its values become grey where nobody names another way."""
-        if self.modality == "CT":
-            return "ct-soft-tissue"
-        return "percentile" if self.modality in PERCENTILE else "auto"
-
-    def describe(self, intensity: Intensity) -> dict[str, Any]:
-        """What the report says under `dicom`."""
-        by_modality = intensity == self.intensity != "auto"
-        return {
-            "modality": self.modality,
-            "slices": self.volume.shape[2],
-            "intensity": f"{intensity}, by the modality" if by_modality else intensity,
-            "resampled": self.is_resampled,
-        }
 
 
 @without_pydicoms_warnings()

@@ -26,7 +26,7 @@ def sort_out(headers: list[Header], notes: list[str]) -> list[Header]:
     found = [(header, why_left_out(header.tags)) for header in headers]
     counts = Counter(why for _, why in found if why)
     slices = [header for header, why in found if not why]
-    words = ", ".join(f"{n} {why}" for why, n in counts.items())
+    words = ", ".join(f"{n} {why}" for why, n in sorted(counts.items()))
     if not slices:
         advice = ADVICE[counts.most_common(1)[0][0]] if counts else "give a folder or zip of DICOM slices"
         raise InvalidVolume(f"there are no slices of a volume: {words or 'no DICOM file'}; {advice}")

@@ -1,6 +1,5 @@
 """A folder, a zip or a file -> the headers of the DICOM files in it, with bounds on what is read."""
 
-import os
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +12,10 @@ import pydicom
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicom_header import PYDICOM_ERRORS
 from medimageparse_client.formats.picture import HEAD, is_dicom
+from medimageparse_client.formats.series import ZIP, files_in
 
 MAX_FILES = 20_000
 MAX_BYTES = 4 * 2**30  # of all files, unpacked
-ZIP = b"PK\x03\x04"
 ENCRYPTED = 0x1  # a bit of an entry's flags
 UNREADABLE_ZIP = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError)
 
@@ -50,13 +49,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def find_in_folder(folder: Path) -> list[Opener]:
-    """Of all folders in it too; links to folders are not followed, hidden files are none."""
-    paths = [
-        Path(place, name)
-        for place, folders, names in os.walk(folder)
-        for name in sorted(names)
-        if not name.startswith(".") and Path(place, name).is_file()
-    ]
+    paths = list(files_in(folder))
     check_bounds(len(paths), sum(path.stat().st_size for path in paths))
     return [partial(open_file, path) for path in paths]
 

@@ -1,0 +1,85 @@
+"""A DICOM series goes to the server as a volume without a word of the patient; masks come back in its voxels."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from helpers.dicom_series import MR, affine_of, make_series, save_series
+from medimageparse_client import Client, InvalidVolume
+from medimageparse_client.cli import main
+from medimageparse_client.formats.dicom_series import read_series
+
+SECRETS = b"Doe", b"Jane", b"4711", b"secret", b"1970", b"abdomen"
+
+
+@pytest.fixture
+def labels():
+    """The stand-in for a server finds label k where a voxel is k."""
+    values = np.zeros((24, 20, 8), np.int16)
+    values[3:12, 2:8, 1:6] = 1
+    values[14:20, 10:18, 4:7] = 2
+    return values
+
+
+@pytest.fixture
+def folder(labels, tmp_path):
+    return save_series(make_series(labels, "oblique")[::-1], tmp_path / "series")
+
+
+def test_masks_come_back_in_the_voxels_and_places_of_the_series(triton, folder, labels):
+    with Client() as client:
+        result = client.segment(folder, ["liver", "spleen"])
+        again = client.segment(read_series(folder), ["liver", "spleen"])
+    np.testing.assert_array_equal(result.label_map, labels)
+    np.testing.assert_array_equal(again.label_map, labels)
+    np.testing.assert_allclose(result.affine, affine_of("oblique"), atol=1e-5)
+    assert len(result.series.sources) == 8
+    assert result.report["dicom"] == {
+        "modality": "CT",
+        "slices": 8,
+        "intensity": "ct-soft-tissue",
+        "intensity_by": "modality",
+        "resampled": False,
+    }
+
+
+def test_nothing_of_the_patient_is_sent(triton, folder):
+    with Client() as client:
+        result = client.segment(folder, "liver")
+    assert not [secret for secret in SECRETS if secret in result.volume]
+    assert not [secret for secret in SECRETS if secret in json.dumps(result.report).encode()]
+
+
+@pytest.mark.parametrize(
+    ("tags", "asked", "used"),
+    [({}, "auto", "ct-soft-tissue"), ({}, "ct-lung", "ct-lung"), (MR, "auto", "percentile"), (MR, "none", "none")],
+)
+def test_grey_follows_the_modality_unless_told(tags, asked, used, triton, labels, tmp_path):
+    with Client() as client:
+        client.segment(save_series(make_series(labels, **tags), tmp_path / "s"), "liver", intensity=asked)
+    assert triton.requests[-1]["intensity"] == used
+
+
+def test_the_command_takes_a_folder_a_zip_and_folders_of_series(triton, folder, labels, tmp_path, capsys):
+    (folder / "readme.txt").write_text("x")
+    assert main(["segment", str(folder), "liver", "spleen", "-o", str(tmp_path / "one.nii.gz")]) == 0
+    assert "1 files are not DICOM and were left out" in capsys.readouterr().err
+    report = json.loads((tmp_path / "one.json").read_text())
+    assert report["dicom"]["modality"] == "CT"
+    archive = shutil.make_archive(str(tmp_path / "x"), "zip", folder)
+    assert main(["segment", archive, "liver", "-o", str(tmp_path / "two.nii.gz")]) == 0
+    many = tmp_path / "many"
+    save_series(make_series(labels), many / "a")
+    save_series(make_series(labels), many / "b")
+    assert main(["segment", str(many), "liver", "-o", str(tmp_path / "three.nii.gz")]) == 5
+    assert "there are 2 series; choose one" in capsys.readouterr().err
+    assert main(["segment", str(many), "liver", "-o", str(tmp_path / "three.nii.gz"), "--series", "2"]) == 0
+    assert main(["segment", str(many), "liver", "--recursive", "-o", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_a_choice_of_series_belongs_to_dicom(triton, volume_file):
+    with Client() as client, pytest.raises(InvalidVolume, match="this volume is none"):
+        client.segment(volume_file, "liver", series=1)
+    assert triton.requests == []
