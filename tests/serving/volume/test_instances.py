@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.places import SHARED
+from helpers.places import DATA
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.volume.instances import Edges, find_instances
 from medimageparse_serving.volume.merging import merge
@@ -10,7 +10,7 @@ from medimageparse_serving.volume.probabilities import exists, square_probabilit
 from skimage.measure import label
 from skimage.segmentation import expand_labels
 
-GOLDEN = SHARED / "golden" / "v2_post.npz"
+GOLDEN = DATA / "v2_instances.npz"
 
 
 def instances_of(labels, edges):
@@ -18,7 +18,6 @@ def instances_of(labels, edges):
     return instances, len(find_instances(labels, edges, instances))
 
 
-@pytest.mark.skipif(not GOLDEN.exists(), reason="the golden files lie beside this checkout, and not here")
 @pytest.mark.parametrize("case", ["binary_blobs", "two_classes", "all_edge"])
 def test_instances_are_the_originals(case):
     with np.load(GOLDEN) as golden:
