@@ -44,7 +44,7 @@ OPTIONS = {
         "intensity": ("auto", "none", "percentile", "ct-lung", "CT-LUNG", "", "auto\0"),
         "orientation": ("LAS", "stored", "RAS", "las"),
         "slice_axis": ("auto", "0", "1", "2", "3", "-1", "0 ", "1e0"),
-        "output": ("all", "nifti_file", "masks", SECRET, "x" * 10**6, "é" * 99),
+        "output": ("all", "nifti_file", "masks", "probabilities_file", SECRET, "x" * 10**6, "é" * 99),
     },
     "medimageparse": {
         "image_type": ("CT-Abdomen", "OCT", " OCT ", "oct", "", SECRET, "\0", "x" * 10**6),
@@ -56,9 +56,11 @@ ARRAYS = (
     *(np.zeros(shape, dtype) for shape in ((1,), (2, 2)) for dtype in (np.uint8, np.int64, np.float32, np.bool_)),
     *(np.array([value], np.float32) for value in (0.05, -1, 2, np.nan, np.inf)),
     *(np.array([value], np.bool_) for value in (True, False)),
+    *(np.array([value], np.int32) for value in (3, -(2**31))),
 )
 INPUTS = {model: ("image", "text", *OPTIONS[model]) for model in MODELS}
 INPUTS["medimageparse"] += ("joint", "p_value_threshold")
+INPUTS["medimageparse_3d"] += ("instances", "draws")
 LONG_TEXTS = [
     b"liver" + b" & liver" * 9_999,
     b"liver" * 200_000,
