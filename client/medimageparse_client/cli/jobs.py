@@ -12,6 +12,7 @@ from pathlib import Path
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
 from medimageparse_client.cli.sources import (
+    Address,
     Place,
     Source,
     Standard,
@@ -170,6 +171,8 @@ def stem_of(source: Source, kind: Kind) -> str:
     """The name without the ending that such files have; all of another name, for IM.1 and IM.2 are two."""
     if isinstance(source, Standard):
         return "stdin"
+    if isinstance(source, Address):
+        return "series"  # its UID is the patient's
     return re.sub(rf"({'|'.join(map(re.escape, kind.suffixes))})$", "", source.name, flags=re.IGNORECASE)
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from medimageparse_client.client import Client
 from medimageparse_client.files import picture_bytes
@@ -13,6 +13,7 @@ from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
 
+Loaded: TypeAlias = Path | bytes | str  # a file, its bytes, or the address of a series
 CUT = "  (cut to 77 tokens)"
 # writes a result as the bytes of a file that ends as the second argument says
 Encoder = Callable[[Any, str], bytes]
@@ -47,7 +48,8 @@ class Kind:
     encode: dict[str, Encoder]
     max_prompts: dict[str, int]
     segment: Callable[
-        [argparse.Namespace, Client, Path | bytes, tuple[str, ...], Progress | None], Segmentation | ImageSegmentation
+        [argparse.Namespace, Client, Loaded, tuple[str, ...], Progress | None],
+        Segmentation | ImageSegmentation,
     ]
     mask_ending: str
     has_slices: bool

@@ -12,7 +12,7 @@ from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, file_name, result_name, server_options
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
-from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
+from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded
 from medimageparse_client.client import Client
 from medimageparse_client.formats import nifti, voxels
 from medimageparse_client.formats.series import holds_dicom
@@ -127,7 +127,7 @@ def add_to(commands: Commands) -> None:
 def segment_volume(
     args: argparse.Namespace,
     client: Client,
-    source: Path | bytes,
+    source: Loaded,
     prompts: tuple[str, ...],
     progress: Progress | None,
 ) -> Segmentation:

@@ -1,7 +1,6 @@
 """medimageparse segment-image"""
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from medimageparse_contract.image_types import ImageType
@@ -11,7 +10,7 @@ from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, result_name, server_options
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP
-from medimageparse_client.cli.kinds import CUT, ENCODE, Kind
+from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded
 from medimageparse_client.client import Client
 from medimageparse_client.formats import picture
 from medimageparse_client.formats.windows import Window
@@ -72,7 +71,7 @@ def add_to(commands: Commands) -> None:
 
 
 def segment_image(
-    args: argparse.Namespace, client: Client, source: Path | bytes, prompts: tuple[str, ...], _: Progress | None
+    args: argparse.Namespace, client: Client, source: Loaded, prompts: tuple[str, ...], _: Progress | None
 ) -> ImageSegmentation:
     return client.segment_image(
         source,

@@ -12,7 +12,7 @@ from pathlib import Path
 from medimageparse_client.cli.connection import connect
 from medimageparse_client.cli.console import describe, silence, warn
 from medimageparse_client.cli.jobs import Job, Plan, encoding_of
-from medimageparse_client.cli.kinds import Encoder, Kind
+from medimageparse_client.cli.kinds import Encoder, Kind, Loaded
 from medimageparse_client.cli.numbers import Numbers
 from medimageparse_client.cli.sources import Place, Source, Standard, load
 from medimageparse_client.cli.voice import Voice
@@ -83,7 +83,7 @@ class Session:
     def run(self, job: Job) -> Outcome:
         return self.answer(job, load(job.source, self.kind))
 
-    def answer(self, job: Job, source: Path | bytes, progress: Progress | None = None) -> Outcome:
+    def answer(self, job: Job, source: Loaded, progress: Progress | None = None) -> Outcome:
         """Segments one file and writes its results; one that cannot be written does not take the others with it."""
         result = self.retry.ask(lambda: self.ask(source, progress))
         failures: list[tuple[Place, Exception]] = []
@@ -103,7 +103,7 @@ class Session:
         if job.masks:
             yield job.masks, partial(result.save_masks, job.masks)
 
-    def ask(self, source: Path | bytes, progress: Progress | None) -> Segmentation | ImageSegmentation:
+    def ask(self, source: Loaded, progress: Progress | None) -> Segmentation | ImageSegmentation:
         with self.client(self.args.timeout) as client:
             return self.kind.segment(self.args, client, source, self.prompts, progress)
 
@@ -139,7 +139,7 @@ class Session:
         if path := getattr(self.args, "label_table", None):
             write_file(path, encode_label_table(labels_of(self.prompts), ending_of(path, ENDINGS)))
 
-    def tell_failure(self, name: Place, error: Exception) -> None:
+    def tell_failure(self, name: Source, error: Exception) -> None:
         if self.args.debug:
             traceback.print_exception(error)
         warn(describe(error, name))

@@ -9,9 +9,10 @@ from enum import Enum
 from pathlib import Path
 
 from medimageparse_client.cli.console import WrongCommandLine
-from medimageparse_client.cli.kinds import Kind
+from medimageparse_client.cli.kinds import Kind, Loaded
 from medimageparse_client.cli.text_files import read_prompts
 from medimageparse_client.files import identity, is_stream
+from medimageparse_client.formats.dicomweb_address import is_address
 from medimageparse_client.formats.nifti import MAX_BYTES
 
 
@@ -25,7 +26,11 @@ class Standard(Enum):
         return self.value
 
 
-Source = Path | Standard
+class Address(str):
+    """Of a DICOMweb series."""
+
+
+Source = Path | Standard | Address
 Place = Path | Standard
 
 
@@ -64,7 +69,8 @@ def in_unicode(prompt: str) -> str:
 
 
 def is_input(name: str, kind: Kind) -> bool:
-    return name == "-" or name.lower().endswith(kind.suffixes) or os.path.isfile(name) and kind.recognizes(Path(name))
+    is_named = name == "-" or is_address(name) or name.lower().endswith(kind.suffixes)
+    return is_named or (os.path.isfile(name) and kind.recognizes(Path(name)))
 
 
 def is_file_name(prompt: str) -> bool:
@@ -84,7 +90,9 @@ def find_sources(
     kind: Kind = args.kind
     for name in inputs:
         path = Path(name)
-        if name in ("-", "/dev/stdin"):
+        if is_address(name):
+            yield Address(name)
+        elif name in ("-", "/dev/stdin"):
             yield Standard.INPUT
         elif not is_folder_of_many(name, args):
             yield path
@@ -166,8 +174,10 @@ def unique(sources: Iterator[Source]) -> list[Source]:
     )
 
 
-def load(source: Source, kind: Kind) -> Path | bytes:
+def load(source: Source, kind: Kind) -> Loaded:
     """A file that can be read, or the bytes of what can be read only once; OSError names it."""
+    if isinstance(source, Address):
+        return source
     if isinstance(source, Path) and not is_stream(source):
         if not os.access(source, os.R_OK):
             source.open("rb").close()  # raises, and says why

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 from medimageparse_contract.options import Intensity
 
+from medimageparse_client.formats.dicomweb_address import is_address
 from medimageparse_client.formats.picture import HEAD, is_dicom, read_head
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ class DicomSeries:
 
 
 def holds_series(volume: Any) -> bool:
-    """Whether it is a folder with DICOM files, a zip or a DICOM file; of a name, by the content."""
+    """Whether it is a DICOMweb address, a folder with DICOM files, a zip or a DICOM file; of a name, by the content."""
+    if is_address(volume):
+        return True
     if isinstance(volume, bytes | bytearray | memoryview):
         return is_series_file(bytes(volume[:HEAD]))
     if not isinstance(volume, str | os.PathLike):

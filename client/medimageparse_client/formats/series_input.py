@@ -27,10 +27,11 @@ def open_series(
         raise InvalidVolume(
             f"DICOM series need {error.name}, which is not installed: pip install 'medimageparse-client[dicom]'"
         ) from error
-    assert isinstance(volume, str | os.PathLike | bytes | bytearray | memoryview)
-    source = Path(volume) if isinstance(volume, str | os.PathLike) else bytes(volume)
+    source = source_of(volume)
     return read_series(source, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt)
 
 
-def source_of(volume: str | os.PathLike[str] | bytes | bytearray | memoryview) -> Path | bytes:
-    return Path(volume) if isinstance(volume, str | os.PathLike) else bytes(volume)
+def source_of(volume: str | os.PathLike[str] | bytes | bytearray | memoryview) -> str | Path | bytes:
+    if isinstance(volume, bytes | bytearray | memoryview):
+        return bytes(volume)
+    return volume if isinstance(volume, str) else Path(volume)

@@ -11,6 +11,7 @@ import pydicom
 
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicom_header import PYDICOM_ERRORS
+from medimageparse_client.formats.dicomweb_address import is_address
 from medimageparse_client.formats.picture import HEAD, is_dicom
 from medimageparse_client.formats.series import ZIP, files_in
 
@@ -30,7 +31,12 @@ class Header(NamedTuple):
 
 
 def find_files(source: str | Path | bytes) -> list[Opener]:
-    """What opens each file; nothing of a zip is ever written to the disk, so no name in it leads anywhere."""
+    """What opens each file of a folder, zip, file or DICOMweb address.
+
+    Nothing of a zip is ever written to the disk, so no name in it leads anywhere.
+    """
+    if isinstance(source, str) and is_address(source):
+        return fetch(source)
     if isinstance(source, bytes):
         return find_in_zip(BytesIO(source)) if source.startswith(ZIP) else [partial(BytesIO, source)]
     path = Path(source)
@@ -46,6 +52,12 @@ def find_files(source: str | Path | bytes) -> list[Opener]:
 
 def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
+
+
+def fetch(address: str) -> list[Opener]:
+    from medimageparse_client.formats.dicomweb import fetch_series  # only here: requests is slow to import
+
+    return [partial(BytesIO, data) for data in fetch_series(address, MAX_FILES, MAX_BYTES)]
 
 
 def find_in_folder(folder: Path) -> list[Opener]:
