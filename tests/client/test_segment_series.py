@@ -64,7 +64,7 @@ def test_grey_follows_the_modality_unless_told(tags, asked, used, triton, labels
 def test_the_command_takes_a_folder_a_zip_and_folders_of_series(triton, folder, labels, tmp_path, capsys):
     (folder / "readme.txt").write_text("x")
     assert main(["segment", str(folder), "liver", "spleen", "-o", str(tmp_path / "one.nii.gz")]) == 0
-    assert "1 files are not DICOM and were left out" in capsys.readouterr().err
+    assert "left out: files that are not DICOM (1)" in capsys.readouterr().err
     report = json.loads((tmp_path / "one.json").read_text())
     assert report["dicom"]["modality"] == "CT"
     archive = shutil.make_archive(str(tmp_path / "x"), "zip", folder)

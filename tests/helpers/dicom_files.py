@@ -2,6 +2,7 @@
 
 import io
 
+import gdcm
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -57,3 +58,19 @@ def dicom_file(pixels, **tags):
 def grey_file(pixels, **tags):
     """The same of a modality that is not CT, without rescale tags."""
     return dicom_file(pixels, **{"Modality": "MR", "RescaleSlope": None, "RescaleIntercept": None} | tags)
+
+
+def compressed(data, name, folder):
+    """A DICOM file in another of GDCM's transfer syntaxes."""
+    (folder / "plain").write_bytes(data)
+    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
+    reader.SetFileName(str(folder / "plain"))
+    assert reader.Read()
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    writer.SetFileName(str(folder / "compressed"))
+    assert writer.Write()
+    return (folder / "compressed").read_bytes()

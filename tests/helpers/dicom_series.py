@@ -98,3 +98,57 @@ def compressed(header, syntax):
 
 MR = {"Modality": "MR", "SOPClassUID": STORAGE + "4", "RescaleType": None}
 PET = {"Modality": "PT", "SOPClassUID": STORAGE + "128", "RescaleType": "BQML"}
+
+
+def enhanced(series):
+    """One enhanced multi-frame file with the slices of `series` as frames, in that order; rescale stands per frame."""
+    first = series[0]
+    header = pydicom.Dataset()
+    for element in first:
+        if element.keyword not in PER_FRAME:
+            header[element.tag] = element
+    header.SOPClassUID = {"CT": ENHANCED_CT, "MR": ENHANCED_MR, "PT": ENHANCED_PET}[first.Modality]
+    header.SOPInstanceUID = generate_uid()
+    header.NumberOfFrames = len(series)
+    header.SharedFunctionalGroupsSequence = [group(PixelMeasuresSequence=pixels_of(first))]
+    header.PerFrameFunctionalGroupsSequence = [
+        group(
+            PlanePositionSequence=group(ImagePositionPatient=one.ImagePositionPatient),
+            PlaneOrientationSequence=group(ImageOrientationPatient=one.ImageOrientationPatient),
+            PixelValueTransformationSequence=group(
+                RescaleSlope=one.RescaleSlope, RescaleIntercept=one.RescaleIntercept, RescaleType="US"
+            ),
+            FrameContentSequence=group(FrameAcquisitionNumber=1),
+        )
+        for one in series
+    ]
+    header.PixelData = b"".join(one.PixelData for one in series)
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    return header
+
+
+def group(**tags):
+    """A data set in which a data set stands for a sequence of one."""
+    made = pydicom.Dataset()
+    for name, value in tags.items():
+        setattr(made, name, [value] if isinstance(value, pydicom.Dataset) else value)
+    return made
+
+
+def pixels_of(header):
+    return group(PixelSpacing=header.PixelSpacing, SliceThickness=header.SliceThickness)
+
+
+ENHANCED_CT, ENHANCED_MR, ENHANCED_PET = (STORAGE + number for number in ("2.1", "4.1", "130"))
+PER_FRAME = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "PixelData",
+    "InstanceNumber",
+)

@@ -49,11 +49,11 @@ ALONG = np.arange(N) * SPACING[2]
 FAULTS = {
     "missing": (
         lambda: [one for z, one in enumerate(make_series()) if z != 3],
-        r"1 slices are missing, after 105\.00 mm",
+        r"missing slices: 1, after 105\.00 mm",
     ),
-    "missing two": (lambda: made_without(2, 5), r"2 slices are missing, after 102\.50, 110\.00 mm.*--allow-gaps"),
+    "missing two": (lambda: made_without(2, 5), r"missing slices: 2, after 102\.50, 110\.00 mm.*--allow-gaps"),
     "uneven": (lambda: make_series(positions=ALONG + [0, 0, 0.8, 0, 0, 0, 0, 0]), r"1\.70 to 3\.30 mm apart, unevenly"),
-    "doubled": (doubled, r"1 slices are doubled.*at 100\.00 mm"),
+    "doubled": (doubled, r"doubled slices: 1.*at 100\.00 mm"),
     "all doubled": (two_volumes, "each of 8 places has 2, and no tag says"),
     "tilted": (tilted, r"tilted by 11\.5 degrees.*--resample-tilt"),
     "tilted the other way": (lambda: tilted(-20), r"tilted by 20\.0 degrees"),
@@ -72,10 +72,14 @@ FAULTS = {
     "a crooked orientation": (lambda: make_series(ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), "right angle"),
     "a position of two numbers": (lambda: make_series(ImagePositionPatient=[1, 2]), "ImagePositionPatient is not 3"),
     "one slice": (lambda: make_series()[:1], "one slice.*segment-image"),
-    "colour": (lambda: make_series(PhotometricInterpretation="RGB", SamplesPerPixel=3), "8 in colour"),
-    "secondary capture": (lambda: make_series(SOPClassUID=SECONDARY_CAPTURE), "8 secondary captures.*original series"),
-    "localizers only": (lambda: make_series(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "8 localizers"),
-    "a segmentation": (lambda: make_series(Modality="SEG"), "8 segmentations or doses"),
+    "colour": (lambda: make_series(PhotometricInterpretation="RGB", SamplesPerPixel=3), r"pictures in colour \(8\)"),
+    "secondary capture": (
+        lambda: make_series(SOPClassUID=SECONDARY_CAPTURE),
+        r"secondary captures \(8\).*original",
+    ),
+    "localizers only": (lambda: make_series(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), r"localizers \(8\)"),
+    "radiographs": (lambda: make_series(Modality="DX"), r"radiographs \(8\).*segment-image"),
+    "a segmentation": (lambda: make_series(Modality="SEG"), r"segmentations or doses \(8\)"),
     "CT without rescale": (lambda: make_series(RescaleSlope=None), "no rescale tags"),
     "CT of one slice without rescale": (lambda: make_series(RescaleSlope=[1] * 7 + [None]), "no rescale tags"),
     "CT in other units": (lambda: make_series(RescaleType="Z_EFF"), "not Hounsfield units"),
@@ -83,7 +87,7 @@ FAULTS = {
     "frames without places": (lambda: make_series(NumberOfFrames=2)[:1], "2 frames that do not say where they lie"),
     "two series": (
         lambda: make_series() + make_series(**MR, SeriesNumber=2),
-        r"2 series.*--series.*1: CT, 8 slices.*2: MR.*18 char",
+        r"2 series.*--series.*1: CT, slices: 8.*2: MR.*description: 18",
     ),
 }
 
@@ -165,8 +169,8 @@ def test_what_lies_beside_the_series_is_left_out_and_said(tmp_path):
     series = read_series(tmp_path)
     np.testing.assert_array_equal(np.asarray(series.volume.dataobj), phantom())
     assert series.notes == (
-        "1 files are not DICOM and were left out",
-        "3 DICOM files were left out: 2 localizers, 1 segmentations or doses",
+        "left out: files that are not DICOM (1)",
+        "left out: localizers (2), segmentations or doses (1)",
     )
 
 
@@ -175,8 +179,8 @@ def test_a_series_is_chosen_by_number_or_uid(tmp_path):
     folder = save_series(first + second, tmp_path)
     uid = first[0].SeriesInstanceUID
     assert [read_series(folder, series=wanted).modality for wanted in (1, "2", uid)] == ["MR", "CT", "CT"]
-    assert read_series(folder, series=1).notes == ("1 other series were left out",)
-    with pytest.raises(InvalidVolume, match="no series of this number or UID.*1: MR, 8 slices"):
+    assert read_series(folder, series=1).notes == ("left out: other series (1)",)
+    with pytest.raises(InvalidVolume, match="no series of this number or UID.*1: MR, slices: 8"):
         read_series(folder, series=3)
 
 

@@ -5,11 +5,10 @@ import io
 import subprocess
 import sys
 
-import gdcm
 import numpy as np
 import pydicom
 import pytest
-from helpers.dicom_files import dicom_bytes, dicom_header, grey_file
+from helpers.dicom_files import compressed, dicom_bytes, dicom_header, grey_file
 from medimageparse_client import InvalidImage
 from medimageparse_client.formats.dicom_header import read_header
 from medimageparse_client.formats.dicom_pixels import GDCM_PROGRAM, read_pixels
@@ -58,22 +57,6 @@ def smooth(dtype, n_bits, shape=(40, 30)):
     pixels = low + (high - low) * waves
     pixels[0, :2] = low, high
     return pixels.astype(dtype)
-
-
-def compressed(data, name, folder):
-    """A DICOM file in another of GDCM's transfer syntaxes."""
-    (folder / "plain").write_bytes(data)
-    reader, change, writer = gdcm.ImageReader(), gdcm.ImageChangeTransferSyntax(), gdcm.ImageWriter()
-    reader.SetFileName(str(folder / "plain"))
-    assert reader.Read()
-    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, name)))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    writer.SetFileName(str(folder / "compressed"))
-    assert writer.Write()
-    return (folder / "compressed").read_bytes()
 
 
 def with_stream(pixels, stream, syntax, **tags):

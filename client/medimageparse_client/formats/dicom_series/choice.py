@@ -10,14 +10,16 @@ from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicom_header import DERIVED, value_of
 from medimageparse_client.formats.dicom_series.files import Header
 
+RADIOGRAPHS = ("CR", "DX", "MG", "PX", "IO", "RG")  # modalities
 # what is no slice of a volume -> what to do where there is nothing else
 ADVICE = {
-    "without an image": "give the folder of the images that they belong to",
+    "files without an image": "give the folder of the images that they belong to",
     "segmentations or doses": "give the series that they were made of",
     "localizers": "a localizer is a survey of a few crossing slices; give the series that was planned on it",
     "secondary captures": "a secondary capture is a picture of a screen, without values or positions; give the "
     "original series",
-    "in colour": "a volume is of grey slices; give the original series, or send single pictures as images",
+    "radiographs": "a radiograph is no slice; send it as an image (segment-image)",
+    "pictures in colour": "a volume is of grey slices; give the original series, or send single pictures as images",
 }
 
 
@@ -26,12 +28,12 @@ def sort_out(headers: list[Header], notes: list[str]) -> list[Header]:
     found = [(header, why_left_out(header.tags)) for header in headers]
     counts = Counter(why for _, why in found if why)
     slices = [header for header, why in found if not why]
-    words = ", ".join(f"{n} {why}" for why, n in sorted(counts.items()))
+    words = ", ".join(f"{why} ({n})" for why, n in sorted(counts.items()))
     if not slices:
         advice = ADVICE[counts.most_common(1)[0][0]] if counts else "give a folder or zip of DICOM slices"
         raise InvalidVolume(f"there are no slices of a volume: {words or 'no DICOM file'}; {advice}")
     if counts:
-        notes.append(f"{counts.total()} DICOM files were left out: {words}")
+        notes.append(f"left out: {words}")
     return slices
 
 
@@ -39,16 +41,18 @@ def why_left_out(tags: pydicom.Dataset) -> str:
     """A key of ADVICE, or "" for a file that is a slice, or several."""
     kind = UID(value_of(tags, "SOPClassUID") or "")
     if kind == MediaStorageDirectoryStorage or value_of(tags, "Rows") is None:
-        return "without an image"
+        return "files without an image"
     if value_of(tags, "Modality") in DERIVED:
         return "segmentations or doses"
+    if value_of(tags, "Modality") in RADIOGRAPHS:
+        return "radiographs"
     if "LOCALIZER" in words_of(tags, "ImageType"):
         return "localizers"
     if "Secondary Capture" in kind.name:
         return "secondary captures"
     is_grey = str(value_of(tags, "PhotometricInterpretation") or "MONOCHROME").startswith("MONOCHROME")
     if (value_of(tags, "SamplesPerPixel") or 1) != 1 or not is_grey:
-        return "in colour"
+        return "pictures in colour"
     return ""
 
 
@@ -75,7 +79,7 @@ def choose(headers: list[Header], wanted: int | str | None, notes: list[str]) ->
     if len(chosen) > 1:
         raise InvalidVolume(f"the series is {len(chosen)} multi-frame files; choose one by its number. {listed}")
     if len(all_series) > 1:
-        notes.append(f"{len(all_series) - 1} other series were left out")
+        notes.append(f"left out: other series ({len(all_series) - 1})")
     return chosen[0]
 
 
@@ -97,4 +101,4 @@ def words_for(group: Iterable[Header]) -> str:
     length = len(str(value_of(headers[0], "SeriesDescription") or ""))
     modality = value_of(headers[0], "Modality")
     name = modality if isinstance(modality, str) and modality.isalnum() and len(modality) <= 4 else "unknown modality"
-    return f"{name}, {n_slices} slices, description of {length} characters"
+    return f"{name}, slices: {n_slices}, characters in its description: {length}"

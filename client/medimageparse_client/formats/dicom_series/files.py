@@ -102,9 +102,9 @@ def read_headers(files: list[Opener], notes: list[str]) -> list[Header]:
         except (*PYDICOM_ERRORS, *UNREADABLE_ZIP):
             n_damaged += 1
     if n_others:
-        notes.append(f"{n_others} files are not DICOM and were left out")
+        notes.append(f"left out: files that are not DICOM ({n_others})")
     if n_damaged:
-        notes.append(f"{n_damaged} DICOM files are damaged and were left out")
+        notes.append(f"left out: damaged DICOM files ({n_damaged})")
     return headers
 
 

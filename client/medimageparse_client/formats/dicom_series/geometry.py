@@ -74,7 +74,7 @@ def check_doubled(heights: npt.NDArray[np.float64], steps: npt.NDArray[np.float6
     doubled = heights[1:][steps < SAME_MM]
     if doubled.size:
         raise InvalidVolume(
-            f"{doubled.size} slices are doubled: another one lies at the same place, at {places(doubled)} along the "
+            f"doubled slices: {doubled.size}, where another one lies at the same place, at {places(doubled)} along the "
             "normal; take them out"
         )
 
@@ -91,7 +91,7 @@ def check_steps(
     is_missing = bool((whole[uneven] >= 2).all() and (abs(steps / usual - whole) < 0.1).all())
     if is_missing:
         n_missing = int((whole[uneven] - 1).sum())
-        fault = f"{n_missing} slices are missing, after {places(heights[:-1][uneven])} along the normal"
+        fault = f"missing slices: {n_missing}, after {places(heights[:-1][uneven])} along the normal"
     else:
         fault = f"the slices lie {steps.min():.2f} to {steps.max():.2f} mm apart, unevenly"
     if not allow_gaps:

@@ -50,7 +50,7 @@ def stored_of(slices: list[Slice], notes: list[str]) -> Iterator[npt.NDArray[Any
         if one.frame >= len(frames) or frames.shape[1:] != one.shape[::-1]:
             raise InvalidVolume("a file of the series has other pixels than its header says; give it again, whole")
         yield frames[one.frame]
-    notes.extend(f"{count} files: {warning}" for warning, count in warnings.items())
+    notes.extend(f"files ({count}): {warning}" for warning, count in warnings.items())
 
 
 def decode(slices: list[Slice]) -> list[StoredPixels]:
