@@ -13,7 +13,7 @@ from medimageparse_serving.image.report import MaskReport, describe_mask
 from medimageparse_serving.refused import Refused
 
 THRESHOLD = 0.5  # of probability; 127.5 of its 8-bit value
-STRIP = 32  # rows that are computed at a time, so that they stay in the processor's cache
+STRIP = 64  # rows that are computed at a time, so that they stay in the processor's cache
 
 # a prompt's number, its probabilities [H,W] and its mask [H,W]
 Found = tuple[int, NDArray[np.float32], NDArray[np.bool_]]
