@@ -40,8 +40,8 @@ class ImageEncoder(nn.Module):
 
     @staticmethod
     def from_digits(window: Tensor, digit_values: Tensor) -> Tensor:
-        """-> [S + 2, H, W] float32, exact below 2^24."""
-        return (window.float() * digit_values.view(-1, 1, 1, 1)).sum(0)
+        """-> [S + 2, H, W] float32, without rounding; a product of matrices, as it wants a value for each digit."""
+        return (digit_values @ window.float().flatten(1)).view(window.shape[1:])
 
     def forward(self, window: Tensor, digit_values: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         slices = self.from_digits(window, digit_values)

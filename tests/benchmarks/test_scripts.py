@@ -78,6 +78,15 @@ def test_the_time_of_the_service_alone_makes_a_row(tmp_path):
     assert float(row["networks_out_mb"]) > 0 < float(row["encode_in_mb"])
 
 
+def test_a_second_prompt_makes_a_row_with_the_cache_and_one_without(tmp_path):
+    few = ["--slices", "1", "--rounds", "1", "--graphs", str(DEMO_GRAPHS)]
+
+    rows = rows_of(tmp_path, "asking_again.py", *few)
+
+    assert [row["cache"] for row in rows] == ["as served", "off"]
+    assert all(float(row["first_s"]) > 0 < float(row["second_s"]) for row in rows)
+
+
 def test_every_network_and_technique_makes_a_row(tmp_path):
     arguments = "--device cpu --variant TINY --slices 1 --prompts 1 --rounds 2 --techniques eager-fp32 typed-fp16"
 
