@@ -4,11 +4,12 @@ import io
 import zipfile
 
 import numpy as np
+import pydicom
 import pytest
 from helpers.dicom_series import DIRECTIONS, MR, ORIGIN, SHAPE, SPACING, make_series, phantom, save_series
 from medimageparse_client import InvalidVolume
 from medimageparse_client.formats.dicom_series import files, read_series
-from pydicom.uid import generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
 N = SHAPE[2]
 SECRETS = "Doe", "Jane", "4711", "secret", "1970"
@@ -210,6 +211,24 @@ def test_what_is_read_is_bounded(limit, value, tmp_path, monkeypatch):
     for source in (data, folder):
         with pytest.raises(InvalidVolume, match="are read; give one series alone"):
             read_series(source)
+
+
+def test_a_deflated_file_that_unpacks_to_too_much_is_not_unpacked(tmp_path, monkeypatch):
+    header = make_series()[0]
+    header.PixelData = bytes(10**7)
+    header.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, header, enforce_file_format=True)
+    assert len(file.getvalue()) < 10**5
+    monkeypatch.setattr(files, "MAX_BYTES", 10**6)
+    monkeypatch.setattr(pydicom, "dcmread", None)
+    with pytest.raises(InvalidVolume, match="are read; give one series alone"):
+        read_series(file.getvalue())
+
+
+def test_slices_that_say_they_are_huge_are_not_decoded(tmp_path):
+    with pytest.raises(InvalidVolume, match="60000 x 60000 x 8 voxels"):
+        read_series(save_series(make_series(Rows=60000, Columns=60000), tmp_path))
 
 
 def test_broken_zips_are_called_so(tmp_path):

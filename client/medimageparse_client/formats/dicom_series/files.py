@@ -11,6 +11,7 @@ import pydicom
 
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicom_header import PYDICOM_ERRORS
+from medimageparse_client.formats.dicom_series.deflated import unpacked_size
 from medimageparse_client.formats.dicomweb_address import is_address
 from medimageparse_client.formats.picture import HEAD, is_dicom
 from medimageparse_client.formats.series import ZIP, files_in
@@ -90,13 +91,16 @@ def check_bounds(n_files: int, n_bytes: int) -> None:
 def read_headers(files: list[Opener], notes: list[str]) -> list[Header]:
     """Of the files that are DICOM, with preamble or without."""
     headers: list[Header] = []
-    n_others = n_damaged = 0
+    n_others = n_damaged = n_unpacked = 0
     for opener in files:
         try:
             with opener() as file:
-                if not is_dicom(file.read(HEAD)):
+                head = file.read(HEAD)
+                if not is_dicom(head):
                     n_others += 1
                     continue
+                n_unpacked += unpacked_size(file, head, MAX_BYTES)
+                check_bounds(len(files), n_unpacked)
                 file.seek(0)
                 headers.append(Header(pydicom.dcmread(file, force=True, stop_before_pixels=True), opener))
         except (*PYDICOM_ERRORS, *UNREADABLE_ZIP):

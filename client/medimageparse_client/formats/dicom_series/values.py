@@ -14,9 +14,11 @@ from medimageparse_client.formats.dicom_pixels import StoredPixels, read_frames
 from medimageparse_client.formats.dicom_series.files import read_whole
 from medimageparse_client.formats.dicom_series.slices import Slice
 from medimageparse_client.formats.dicom_slice import HOUNSFIELD
+from medimageparse_client.formats.nifti import MAX_BYTES
 
 AT_ONCE = 32  # files that are held in memory while they are decoded
 CUT_SHORT = "a file of the series is damaged or cut short; give the series again, whole"
+MAX_VOXELS = MAX_BYTES // 2  # of int16
 INT16 = np.iinfo(np.int16)
 
 
@@ -24,6 +26,10 @@ def stack_values(slices: list[Slice], notes: list[str]) -> npt.NDArray[np.int16]
     """Values [x,y,z]: int16 where all are whole numbers that fit, else float32."""
     maps = [map_of(one) for one in slices]
     columns, rows = slices[0].shape
+    if columns * rows * len(slices) > MAX_VOXELS:
+        raise InvalidVolume(
+            f"the series has {columns} x {rows} x {len(slices)} voxels, more than one request carries; crop it"
+        )
     volume = np.empty((columns, rows, len(slices)), np.float32, order="F")
     is_whole = all(float(number).is_integer() for pair in maps for number in pair)
     for (slope, intercept), z, pixels in zip(maps, range(len(slices)), stored_of(slices, notes), strict=True):
