@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from helpers.dicom_series import MR, affine_of, make_series, save_series
 from medimageparse_client import Client, InvalidVolume
 from medimageparse_client.cli import main
 from medimageparse_client.formats.dicom_series import read_series
+from medimageparse_client.formats.series_input import open_series
 
 SECRETS = b"Doe", b"Jane", b"4711", b"secret", b"1970", b"abdomen"
 
@@ -77,6 +79,19 @@ def test_the_command_takes_a_folder_a_zip_and_folders_of_series(triton, folder, 
     assert main(["segment", str(many), "liver", "-o", str(tmp_path / "three.nii.gz"), "--series", "2"]) == 0
     assert main(["segment", str(many), "liver", "--recursive", "-o", str(tmp_path / "out")]) == 0
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.nii.gz")) == ["a.nii.gz", "b.nii.gz"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "source"),
+    [("pydicom", None), ("dicomweb_client.api", "dicomweb://pacs/studies/1.2/series/1.3")],
+)
+def test_without_the_extra_the_command_to_install_it_is_told(missing, source, folder, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("medimageparse_client.formats.dicom")]:
+        if not name.endswith("dicomweb_address"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InvalidVolume, match=r"not installed: pip install 'medimageparse-client\[dicom\]'"):
+        open_series(source or folder, series=None, time_point=None, allow_gaps=False, resample_tilt=False)
 
 
 def test_a_choice_of_series_belongs_to_dicom(triton, volume_file):

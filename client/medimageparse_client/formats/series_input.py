@@ -21,14 +21,17 @@ def open_series(
         if series is not None:
             raise InvalidVolume("series (--series) chooses among DICOM series, and this volume is none; leave it out")
         return None
+    source = source_of(volume)
     try:
         from medimageparse_client.formats.dicom_series import read_series
+
+        return read_series(
+            source, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt
+        )
     except ModuleNotFoundError as error:
         raise InvalidVolume(
             f"DICOM series need {error.name}, which is not installed: pip install 'medimageparse-client[dicom]'"
         ) from error
-    source = source_of(volume)
-    return read_series(source, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt)
 
 
 def source_of(volume: str | os.PathLike[str] | bytes | bytearray | memoryview) -> str | Path | bytes:
