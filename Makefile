@@ -26,6 +26,8 @@ GATEWAY ?= 1
 GATEWAY_PORT ?= 8080
 GATEWAY_HOST ?=
 GATEWAY_CONFIG ?=
+# bytes of features that each image encoder on a CPU keeps; 0 for none, empty for what its configuration says
+FEATURE_CACHE ?=
 TLS_CERTIFICATE ?=
 TLS_KEY ?=
 TLS_CLIENT_CA ?=
@@ -45,7 +47,7 @@ CONTAINER := $(shell command -v tritonserver)
 SERVE := $(if $(CONTAINER),python3,$(BIN)/python) -m medimageparse_serving.launch
 ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --metrics-host $(METRICS_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
 	$(if $(TLS_CERTIFICATE),--tls-certificate "$(TLS_CERTIFICATE)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)") \
-	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)") \
+	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)") $(if $(FEATURE_CACHE),--feature-cache $(FEATURE_CACHE)) \
 	$(if $(filter-out 0,$(GATEWAY)),--gateway-port $(GATEWAY_PORT) $(if $(GATEWAY_HOST),--gateway-host $(GATEWAY_HOST)) \
 	$(if $(GATEWAY_CONFIG),--gateway-config "$(GATEWAY_CONFIG)"))
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check

@@ -20,6 +20,11 @@ def features(value, n_bytes=KB):
     return [np.full(n_bytes // 2, value, np.uint8), np.full(n_bytes // 2, value, np.uint8)]
 
 
+@pytest.fixture(autouse=True)
+def _as_configured(monkeypatch):
+    monkeypatch.delenv(CACHE_BYTES, raising=False)  # the tests with a server turn it off
+
+
 @pytest.fixture
 def timers(monkeypatch):
     """Those that were started; they never fire by themselves."""
