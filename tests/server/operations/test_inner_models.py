@@ -32,8 +32,8 @@ MODELS = {
 OPTIONAL = ("output",)
 JSON = ("geometry", "tokenize_report", "segment_report")
 FOUND = {"window_size": 4, "highest_scores": [0.5, 0.5], "slices_scored": [0, 1], "lost_to": [[], []]}
-MAY_BE_EMPTY = ("label_slices", "prompts", "prompt_groups")
-MAY_BE_CUT = ("prompt_groups", "noise_fields")  # one noise field serves all prompts
+MAY_BE_EMPTY = ("label_slices", "prompts", "prompt_groups", "window", "digit_values")  # no digits are black slices
+MAY_BE_CUT = ("prompt_groups", "digit_values", "noise_fields")  # one noise field serves all prompts
 WITH_TIMES = ("geometry", "tokenize_report", "report")
 
 
