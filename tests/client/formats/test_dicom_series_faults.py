@@ -63,6 +63,10 @@ FAULTS = {
         lambda: two_kinds(ImageOrientationPatient=list(DIRECTIONS["coronal"])),
         "different orientations: 3 of 8",
     ),
+    "two orientations, as many of each": (
+        lambda: two_volumes(second={"ImageOrientationPatient": list(DIRECTIONS["coronal"])}),
+        "different orientations: 8 of 16",
+    ),
     "two sizes": (lambda: two_kinds(values=phantom((20, 20, 8))), "different sizes in pixels: 3 of 8"),
     "two pixel spacings": (lambda: two_kinds(PixelSpacing=[0.5, 0.5]), "different pixel spacings: 3 of 8"),
     "two frames of reference": (lambda: two_kinds(FrameOfReferenceUID=generate_uid()), "different frames of reference"),

@@ -10,7 +10,7 @@ import numpy as np
 from medimageparse_client.formats.dicom_header import without_pydicoms_warnings
 from medimageparse_client.formats.dicom_series.choice import choose, sort_out
 from medimageparse_client.formats.dicom_series.files import find_files, read_headers
-from medimageparse_client.formats.dicom_series.geometry import LPS_TO_RAS, arrange
+from medimageparse_client.formats.dicom_series.geometry import LPS_TO_RAS, arrange, check_equal
 from medimageparse_client.formats.dicom_series.phases import one_phase
 from medimageparse_client.formats.dicom_series.slices import slices_of
 from medimageparse_client.formats.dicom_series.tilt import upright
@@ -41,8 +41,9 @@ def read_series(
     """
     notes: list[str] = []
     headers = sort_out(read_headers(find_files(source), notes), notes)
-    slices = one_phase(slices_of(choose(headers, series, notes)), time_point, notes)
-    placed = arrange(slices, allow_gaps=allow_gaps, allow_tilt=resample_tilt, notes=notes)
+    slices = slices_of(choose(headers, series, notes))
+    check_equal(slices)
+    placed = arrange(one_phase(slices, time_point, notes), allow_gaps=allow_gaps, allow_tilt=resample_tilt, notes=notes)
     values, affine = stack_values(placed.slices, notes), placed.affine
     if placed.is_tilted:
         values, affine = upright(values, affine)

@@ -33,7 +33,6 @@ class Placed:
 
 def arrange(slices: list[Slice], *, allow_gaps: bool, allow_tilt: bool, notes: list[str]) -> Placed:
     """Raises InvalidVolume for what is no regular volume; the faults that are allowed are noted."""
-    check_equal(slices)
     if len(slices) < 2:
         raise InvalidVolume("there is one slice, and a volume takes two or more; send it as an image (segment-image)")
     normal = slices[0].normal
@@ -61,8 +60,8 @@ def check_equal(slices: list[Slice]) -> None:
     for what, value_of, tolerance in kinds:
         values = np.array([np.ravel(value_of(one)) for one in slices], np.float64)
         differ = (abs(values - np.median(values, axis=0)) > tolerance).any(axis=1)
-        # of two halves the median lies between: compare with the first slice too
-        differ |= (abs(values - values[0]) > tolerance).any(axis=1) if differ.all() else False
+        if differ.all():  # of two halves the median lies between
+            differ = (abs(values - values[0]) > tolerance).any(axis=1)
         if differ.any():
             raise InvalidVolume(
                 f"the slices have different {what}: {differ.sum()} of {len(slices)} differ from the others. They are "
