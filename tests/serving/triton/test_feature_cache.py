@@ -41,6 +41,12 @@ def clock(monkeypatch, timers):
     return now
 
 
+@pytest.fixture(autouse=True)
+def _as_configured(monkeypatch):
+    """What the launcher says in the environment, in tests of this process too, does not count."""
+    monkeypatch.delenv(CACHE_BYTES, raising=False)
+
+
 class Timer:
     def __init__(self, seconds, wake, made):
         self.seconds, self.wake = seconds, wake
