@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from medimageparse_client import Client, ImageSegmentation, InvalidRequest, ServerError
 from medimageparse_client.formats.windows import WINDOWS, Window
+from medimageparse_client.results.colours import colour, colours_of
 from medimageparse_client.results.image_segmentation import describe_area, measure
-from medimageparse_client.results.preview import colour
 from medimageparse_client.results.report import ImagePrompt
 from medimageparse_contract.image_types import TARGETS, ImageType
 from PIL import Image
@@ -147,7 +147,7 @@ def test_save(tmp_path):
     with Image.open(tmp_path / "masks.png") as picture:
         assert (picture.mode, picture.size) == ("P", (5, 6))
         np.testing.assert_array_equal(np.asarray(picture), result.label_map)
-        assert tuple(np.asarray(picture.convert("RGB"))[0, 0]) == colour(1)
+        assert tuple(np.asarray(picture.convert("RGB"))[0, 0]) == colours_of(result.prompts, "2d")[1]
         assert tuple(np.asarray(picture.convert("RGB"))[2, 0]) == (0, 0, 0)
     assert (tmp_path / "masks.png").read_bytes()[24] == 8  # bits
     result.save(str(tmp_path / "masks.npz"))
@@ -195,7 +195,7 @@ def test_preview_of_16_bits_shows_what_the_network_saw(triton, tmp_path, monkeyp
     seen = []
     monkeypatch.setattr(
         "medimageparse_client.results.image_segmentation.draw_image_preview",
-        lambda image, *_: seen.append(np.asarray(image)) or Image.new("RGB", (4, 4)),
+        lambda image, *_, **options: seen.append(np.asarray(image)) or Image.new("RGB", (4, 4)),
     )
     object.__setattr__(result, "image", (tmp_path / "16.png").read_bytes())
     result.preview(tmp_path / "overlay.png")

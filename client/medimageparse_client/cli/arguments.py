@@ -42,6 +42,17 @@ def add_prompts(group: argparse._ArgumentGroup) -> None:
         "--prompt", action="append", default=[], help="a prompt; may be repeated, and then all arguments are files"
     )
     group.add_argument("--prompts-file", type=file_name, help="a text file, one prompt a line; # begins a comment line")
+    group.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="all of a set, as CT-Abdomen, instead of prompts; medimageparse structures lists them",
+    )
+    group.add_argument(
+        "--by-name",
+        action="store_true",
+        help="send the catalogue's sentence for a prompt that is one of its ids or names; the report has both",
+    )
+    group.add_argument("--modality", help="CT, MR, ...: which of a name's sentences --by-name takes")
 
 
 def add_results(group: argparse._ArgumentGroup) -> None:
@@ -53,6 +64,12 @@ def add_results(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--statistics", type=file_name, metavar="FILE", help="numbers of all files and prompts (.csv, .tsv or .json)"
+    )
+    group.add_argument(
+        "--preview-style",
+        choices=["filled", "outline"],
+        default="filled",
+        help="outline leaves what lies within visible (default: %(default)s)",
     )
     group.add_argument("--json", action="store_true", help="write each report as a line to standard output, no table")
     group.add_argument("--quiet", action="store_true", help="tell errors only")

@@ -9,8 +9,11 @@ from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medimageparse_contract.models import MODEL_3D
+
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.cli.kinds import Kind
+from medimageparse_client.cli.known import known_prompts
 from medimageparse_client.cli.sources import (
     Address,
     Place,
@@ -46,6 +49,7 @@ class Job:
 class Plan:
     """
     prompts: none asks for all that the model knows in such an image
+    asked: prompt -> the name that it was made of; the prompt itself where it was none
     is_single: whether one file is asked for by its name, and its results too
     problems: the folders that give nothing to do, and why
     notes: what a person should know beforehand
@@ -53,6 +57,7 @@ class Plan:
 
     jobs: list[Job]
     prompts: tuple[str, ...]
+    asked: dict[str, str]
     is_single: bool
     problems: list[Exception]
     notes: list[str]
@@ -62,6 +67,8 @@ def make_plan(args: argparse.Namespace) -> Plan:
     """Raises WrongCommandLine, or the error of a file that cannot be read or written."""
     kind: Kind = args.kind
     inputs, prompts = split_arguments(args, args.arguments)
+    asked = known_prompts(args, "3d" if kind.model == MODEL_3D else "2d", prompts)
+    prompts = list(asked) if args.preset or args.by_name else prompts
     if not prompts and not args.image_type:
         raise WrongCommandLine(f"no prompt says what to look for; write it after the {kind.noun}, or use --prompt")
     checked = check_prompts(prompts) if prompts else ()
@@ -83,7 +90,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     check_endings(args, jobs[0], checked)
     check_folders(args, folders)
     check_results(args, jobs)
-    return Plan(jobs, checked, is_single=len(jobs) == 1 and not problems, problems=problems, notes=notes)
+    return Plan(jobs, checked, asked, is_single=len(jobs) == 1 and not problems, problems=problems, notes=notes)
 
 
 def below(source: Source, folders: list[Path]) -> Path:

@@ -16,7 +16,7 @@ from medimageparse_client.results.segmentation import Segmentation
 Loaded: TypeAlias = Path | bytes | str  # a file, its bytes, or the address of a series
 CUT = "  (cut to 77 tokens)"
 # writes a result as the bytes of a file that ends as the second argument says
-Encoder = Callable[[Any, str], bytes]
+Encoder = Callable[..., bytes]
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def encode_masks(result: Segmentation | ImageSegmentation, ending: str) -> bytes
     return result.to_bytes(ending)
 
 
-def encode_preview(result: Segmentation | ImageSegmentation, ending: str) -> bytes:
-    return picture_bytes(result.draw(), ending)
+def encode_preview(result: Segmentation | ImageSegmentation, ending: str, is_filled: bool = True) -> bytes:
+    return picture_bytes(result.draw(is_filled=is_filled), ending)
 
 
 def encode_report(result: Segmentation | ImageSegmentation, ending: str) -> bytes:

@@ -13,6 +13,7 @@ from medimageparse_client.cli.connection import connect
 from medimageparse_client.cli.console import describe, silence, warn
 from medimageparse_client.cli.jobs import Job, Plan, encoding_of
 from medimageparse_client.cli.kinds import Encoder, Kind, Loaded
+from medimageparse_client.cli.known import with_names
 from medimageparse_client.cli.numbers import Numbers
 from medimageparse_client.cli.sources import Place, Source, Standard, load
 from medimageparse_client.cli.voice import Voice
@@ -50,7 +51,7 @@ class Session:
     """What the requests of one run share."""
 
     def __init__(self, args: argparse.Namespace, plan: Plan) -> None:
-        self.args, self.prompts = args, plan.prompts
+        self.args, self.prompts, self.asked = args, plan.prompts, plan.asked
         self.kind: Kind = args.kind
         has_output = any(Standard.OUTPUT in job.results.values() for job in plan.jobs)
         self.voice = Voice(args, has_output)
@@ -99,13 +100,15 @@ class Session:
         """Each place, and what writes it."""
         for option, place in job.results.items():
             encode, ending = self.kind.encode[option], encoding_of(place, self.kind.results[option])
+            if option == "preview":
+                encode = partial(encode, is_filled=self.args.preview_style == "filled")
             yield place, partial(make, place, encode, result, ending)
         if job.masks:
             yield job.masks, partial(result.save_masks, job.masks)
 
     def ask(self, source: Loaded, progress: Progress | None) -> Segmentation | ImageSegmentation:
         with self.client(self.args.timeout) as client:
-            return self.kind.segment(self.args, client, source, self.prompts, progress)
+            return with_names(self.kind.segment(self.args, client, source, self.prompts, progress), self.asked)
 
     def is_done(self, job: Job) -> bool:
         """Whether all that is asked for one file is there."""

@@ -40,12 +40,14 @@ def split_arguments(args: argparse.Namespace, arguments: list[str]) -> tuple[lis
     prompts = [*args.prompt, *(read_prompts(args.prompts_file) if args.prompts_file else [])]
     if "" in arguments:
         raise WrongCommandLine(f"an argument is empty; give the name of a {kind.noun} and what to look for in it")
-    if prompts:
+    if prompts and args.preset:
+        raise WrongCommandLine("--preset says what to look for; leave out --prompt and --prompts-file, or --preset")
+    if prompts or args.preset:
         inputs = arguments
         if unlike := [name for name in arguments if not (is_input(name, kind) or os.path.exists(name))]:
             raise WrongCommandLine(
-                f"with --prompt or --prompts-file all arguments are folders or {list_of(kind.suffixes)} files, and "
-                f"{unlike[0]!r} is neither"
+                "with --prompt, --prompts-file or --preset all arguments are folders or "
+                f"{list_of(kind.suffixes)} files, and {unlike[0]!r} is neither"
             )
     elif args.image_type and all(is_input(name, kind) for name in arguments):
         inputs = arguments

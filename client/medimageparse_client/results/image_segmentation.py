@@ -14,8 +14,9 @@ from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, picture_bytes, write_file, write_files, write_picture
 from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture, upright_size
 from medimageparse_client.results.answer import Answer, odd_answers_refused
+from medimageparse_client.results.colours import colour, colours_of
 from medimageparse_client.results.mask_files import mask_names
-from medimageparse_client.results.preview import colour, draw_image_preview
+from medimageparse_client.results.preview import draw_image_preview
 from medimageparse_client.results.report import ImageFacts, ImagePrompt, Report, facts_of, label_of, labels_of
 from medimageparse_client.results.statistics import IMAGE_COLUMNS, Row, html_table, rows_of
 
@@ -102,24 +103,30 @@ class ImageSegmentation:
         if len(self.prompts) > MAX_LABEL:
             raise ValueError(f"a .png holds {MAX_LABEL} labels at most; save as .npz")
         picture = Image.fromarray(self.label_map)
-        picture.putpalette([0, 0, 0, *(level for label in range(1, MAX_LABEL + 1) for level in colour(label))])
+        colours = colours_of(self.prompts, "2d")
+        labels = range(1, MAX_LABEL + 1)
+        picture.putpalette([0, 0, 0, *(level for label in labels for level in colours.get(label) or colour(label))])
         return picture_bytes(picture, ending)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes what `to_bytes` gives, as the name ends; whole or not at all."""
         write_file(path, self.to_bytes(ending_of(path, (".png", ".npz"))))
 
-    def draw(self) -> Image.Image:
-        """The image with the labels in colour and a legend."""
+    def draw(self, *, is_filled: bool = True) -> Image.Image:
+        """The image with the labels in colour and a legend.
+
+        is_filled: whether labels are tinted; without it their outlines stand alone
+        """
         facts = self.facts
         legend = {label: describe_area(prompt, facts.prompts[label - 1]) for prompt, label in self.labels.items()}
         intensity = facts.image.intensity
         picture = decode_picture(self.image, facts.image.exif_orientation, intensity.bounds, intensity.padding)
-        return draw_image_preview(picture, self.label_map, legend)
+        colours = colours_of(self.prompts, "2d")
+        return draw_image_preview(picture, self.label_map, legend, colours=colours, is_filled=is_filled)
 
-    def preview(self, path: str | os.PathLike[str] | None = None) -> Image.Image:
+    def preview(self, path: str | os.PathLike[str] | None = None, *, is_filled: bool = True) -> Image.Image:
         """What `draw` gives; with a path (.png) it is written too, whole or not at all."""
-        return write_picture(self.draw(), path)
+        return write_picture(self.draw(is_filled=is_filled), path)
 
 
 def find_mask(probability: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from medimageparse_client.results.preview import colour
+from medimageparse_client.results.colours import colours_of
 
 SNAP, SLICER = (".label", ".txt"), (".ctbl",)
 ENDINGS = (*SNAP, *SLICER)
@@ -17,8 +17,9 @@ def encode_label_table(labels: Mapping[str, int], ending: str) -> bytes:
 def snap_lines(labels: Mapping[str, int]) -> list[str]:
     """Label, red, green, blue, opacity, whether it is shown, whether its mesh is, name."""
     lines = ["# ITK-SnAP Label Description File", '0 0 0 0 0 0 0 "Clear Label"']
+    colours = colours_of(labels, "3d")
     for prompt, label in labels.items():
-        red, green, blue = colour(label)
+        red, green, blue = colours[label]
         name = " ".join(prompt.replace('"', "'").split())
         lines.append(f'{label} {red} {green} {blue} 1 1 1 "{name}"')
     return lines
@@ -27,6 +28,7 @@ def snap_lines(labels: Mapping[str, int]) -> list[str]:
 def slicer_lines(labels: Mapping[str, int]) -> list[str]:
     """Label, name, red, green, blue, opacity; a name has no blank in it."""
     lines = ["# 3D Slicer color table", "0 background 0 0 0 0"]
+    colours = colours_of(labels, "3d")
     for prompt, label in labels.items():
-        lines.append(" ".join([str(label), "_".join(prompt.split()), *map(str, colour(label)), "255"]))
+        lines.append(" ".join([str(label), "_".join(prompt.split()), *map(str, colours[label]), "255"]))
     return lines

@@ -16,6 +16,7 @@ from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
 from medimageparse_client.formats.series import DicomSeries
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
 from medimageparse_client.results.answer import Answer, NiftiFile, odd_answers_refused
+from medimageparse_client.results.colours import colours_of
 from medimageparse_client.results.label_table import ENDINGS, encode_label_table
 from medimageparse_client.results.mask_files import encode_mask, mask_names
 from medimageparse_client.results.preview import draw_preview
@@ -142,12 +143,15 @@ class Segmentation:
             raise ValueError(f"a label table is saved as {', '.join(ENDINGS)}")
         write_file(path, encode_label_table(self.labels, ending))
 
-    def preview(self, path: str | os.PathLike[str] | None = None) -> Image.Image:
+    def preview(self, path: str | os.PathLike[str] | None = None, *, is_filled: bool = True) -> Image.Image:
         """What `draw` gives; with a path (.png) it is written too, whole or not at all."""
-        return write_picture(self.draw(), path)
+        return write_picture(self.draw(is_filled=is_filled), path)
 
-    def draw(self) -> Image.Image:
-        """A few slices with the labels in colour and a legend, in radiological display."""
+    def draw(self, *, is_filled: bool = True) -> Image.Image:
+        """A few slices with the labels in colour and a legend, in radiological display.
+
+        is_filled: whether labels are tinted; without it their outlines stand alone
+        """
         facts = self.facts
         legend = {label: describe_size(prompt, facts.prompts[label - 1]) for prompt, label in self.labels.items()}
         return draw_preview(
@@ -158,6 +162,8 @@ class Segmentation:
             grey_range=facts.image.intensity.bounds,
             padding=facts.image.intensity.padding,
             is_oriented=facts.image.sides_known,
+            colours=colours_of(self.prompts, "3d"),
+            is_filled=is_filled,
         )
 
 

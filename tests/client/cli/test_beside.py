@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from medimageparse_client.cli import main
-from medimageparse_client.results.preview import colour
+from medimageparse_client.results.colours import colour
 
 
 @pytest.fixture(autouse=True)

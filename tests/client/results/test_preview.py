@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fontTools.ttLib import TTFont
 from medimageparse_client.results import lettering
+from medimageparse_client.results.colours import colour, colours_of
 from medimageparse_client.results.lettering import find_runs, fit, length, visible
 from medimageparse_client.results.preview import (
     BACKGROUND,
@@ -17,11 +18,11 @@ from medimageparse_client.results.preview import (
     WIDTH,
     choose_plane,
     choose_slices,
-    colour,
     draw_image_preview,
     draw_preview,
     draw_slice,
 )
+from medimageparse_contract.catalogue import structures
 from PIL import Image, ImageColor, features
 
 
@@ -70,9 +71,64 @@ def test_slices_show_every_label_where_it_is_largest():
     labels[7, 7] = 2
     labels[33, 5, 5] = 3
     positions = choose_slices(labels)
-    assert {5, 7, 33} <= set(positions)
+    assert {7, 33} <= set(positions)
     assert len(positions) == N_SLICES
     assert positions == sorted(positions)
+
+
+def test_every_label_is_seen_however_many_there_are():
+    """Each on a slice of its own, and more of them than a preview usually has slices."""
+    labels = np.zeros((40, 8, 8), np.uint8)
+    for label in range(1, 12):
+        labels[3 * label : 3 * label + 2, label % 8] = label
+    positions = choose_slices(labels)
+    assert set(np.unique(labels[positions])) == set(range(12))
+    assert len(positions) == 11
+
+
+def test_labels_that_one_slice_shows_leave_the_others_apart():
+    labels = np.zeros((41, 8, 8), np.uint8)
+    for label in range(1, 7):
+        labels[:, label] = label
+        labels[17 + label, label, 0] = 0  # where each is largest differs by a voxel
+    labels[40] = 0
+    positions = choose_slices(labels)
+    assert len(positions) == N_SLICES
+    assert np.diff(positions).min() >= 4
+
+
+def test_a_label_of_one_voxel_is_seen_in_a_picture_with_fewer_pixels():
+    label_map = np.zeros((3 * TILE, 3 * TILE, 1), np.uint16)
+    label_map[100, 200, 0] = 1
+    label_map[-1, -1, 0] = 2
+    picture = np.asarray(draw_preview(np.zeros(label_map.shape), label_map, np.eye(4), {}))
+    for label in (1, 2):
+        assert (picture == colour(label)).all(axis=-1).any()
+
+
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_legend_and_picture_have_the_same_colours(is_filled):
+    label_map = np.zeros((60, 60, 1), np.uint8)
+    label_map[5:25, 5:25], label_map[30:50, 30:50] = 1, 2
+    colours = colours_of(["liver", "no structure of any catalogue"], "3d")
+    volume = np.full(label_map.shape, 100)
+    picture = draw_preview(volume, label_map, np.eye(4), {1: "a", 2: "b"}, colours=colours, is_filled=is_filled)
+    pixels = np.asarray(picture)
+    legend, tiles = pixels[MARGIN + TILE + LINE + MARGIN :], pixels[MARGIN : MARGIN + TILE, MARGIN : MARGIN + TILE]
+    for label, rgb in colours.items():
+        assert (legend == rgb).all(axis=-1).any()
+        assert (tiles == rgb).all(axis=-1).sum() >= 4 * 19  # its outline
+        rows, columns = np.nonzero((tiles == rgb).all(axis=-1))
+        middle = tuple(tiles[(rows.min() + rows.max()) // 2, (columns.min() + columns.max()) // 2])
+        assert (middle == (100, 100, 100)) is not is_filled, label
+
+
+def test_known_prompts_have_the_catalogues_colours_and_no_two_are_alike():
+    [liver] = {row.rgb for row in structures("3d") if row.id == "liver"}
+    for prompt in ("Liver", next(row.prompt for row in structures("3d") if row.id == "liver"), " LIVER "):
+        assert colours_of([prompt], "3d") == {1: liver}
+    prompts = [*(row.prompt for row in structures("3d")), "liver", "LIVER", "unknown"]
+    assert len(set(colours_of(prompts, "3d").values())) == len(prompts)
 
 
 def test_slices_without_labels_and_of_thin_volumes():

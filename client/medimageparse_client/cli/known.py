@@ -1,0 +1,61 @@
+"""--preset and --by-name: sentences of the catalogue in place of prompts, and in the report what they stand for."""
+
+import argparse
+from dataclasses import replace
+
+from medimageparse_contract.catalogue import Model, presets, structures
+
+from medimageparse_client.cli.console import WrongCommandLine
+from medimageparse_client.results.image_segmentation import ImageSegmentation
+from medimageparse_client.results.segmentation import Segmentation
+
+
+def known_prompts(args: argparse.Namespace, model: Model, prompts: list[str]) -> dict[str, str]:
+    """Prompt to send -> the catalogue's id or name that it stands for; of a prompt that stands for itself, itself."""
+    if args.preset:
+        return preset_prompts(args.preset, model)
+    if not args.by_name:
+        if args.modality:
+            raise WrongCommandLine("--modality says which of a name's sentences is meant; give --by-name too")
+        return {prompt: prompt for prompt in prompts}
+    sent: dict[str, str] = {}
+    for prompt in prompts:
+        sentence = sentence_of(prompt, model, args.modality)
+        if sentence in sent:
+            raise WrongCommandLine(f"{sent[sentence]!r} and {prompt!r} are the same prompt; leave one of them out")
+        sent[sentence] = prompt
+    return sent
+
+
+def preset_prompts(name: str, model: Model) -> dict[str, str]:
+    rows = structures(model, preset=name)
+    if not rows:
+        raise WrongCommandLine(f"--preset {name} is not known; there are {', '.join(sorted(presets(model)))}")
+    return {row.prompt: row.id for row in rows}
+
+
+def sentence_of(prompt: str, model: Model, modality: str | None) -> str:
+    """The recommended sentence of an id or a name; any other prompt as it is."""
+    asked = prompt.strip().casefold()
+    named = [row for row in structures(model) if asked in (row.id.casefold(), row.name.casefold())]
+    rows = [row for row in named if modality is None or row.modalities.casefold() == modality.casefold()]
+    if named and not rows:
+        known = ", ".join(sorted({row.modalities for row in named}))
+        raise WrongCommandLine(f"{prompt!r} is not known in {modality}; --modality is one of {known}")
+    sentences = list(dict.fromkeys(row.prompt for row in rows))
+    if len(sentences) > 1:
+        told = ", ".join(repr(sentence) for sentence in sentences)
+        way_out = "name a --modality, or write one of them" if modality is None else "write one of them"
+        raise WrongCommandLine(f"{prompt!r} has several sentences: {told}; {way_out}")
+    return sentences[0] if sentences else prompt
+
+
+def with_names(result: Segmentation | ImageSegmentation, named: dict[str, str]) -> Segmentation | ImageSegmentation:
+    """The result with `asked` in its report, the id or name, for each prompt that was sent in place of one."""
+    if all(sentence == asked for sentence, asked in named.items()):
+        return result
+    described = [
+        entry | ({"asked": named[prompt]} if named[prompt] != prompt else {})
+        for prompt, entry in zip(result.prompts, result.report["prompts"], strict=True)
+    ]
+    return replace(result, report=result.report | {"prompts": described})
