@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 GZIP = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
-CHUNK = 2**14  # bytes of gzip that are unpacked at a time
+CHUNK, PIECE = 2**14, 2**20  # bytes of gzip that are unpacked at a time, and to how many at most
 NO_FLAGS = 0xE0  # bits of a member's header that mean nothing; isal passes over them
 ZEROS = re.compile(rb"\0*")
 
@@ -30,7 +30,7 @@ def unpack(data: bytes, n_bytes: int, codec: Any = zlib) -> bytes | bytearray:
     """
     if not data.startswith(GZIP):
         return data
-    # memory is taken as it is written to; one byte more shows whether there is more
+    # one byte more shows whether there is more
     content = bytearray(min(n_bytes, DEFLATE_RATIO * len(data)) + 1)
     n = place = 0
     while n < n_bytes and data.startswith(GZIP, place):
@@ -42,7 +42,7 @@ def unpack(data: bytes, n_bytes: int, codec: Any = zlib) -> bytes | bytearray:
             if not packed:
                 raise GzipFault("truncated")
             try:
-                piece = member.decompress(packed, n_bytes + 1 - n)
+                piece = member.decompress(packed, min(PIECE, n_bytes + 1 - n))
             except codec.error as error:
                 is_checksum = str(error).endswith(("incorrect data check", "incorrect length check"))
                 raise GzipFault("changed" if is_checksum else "damaged") from error
