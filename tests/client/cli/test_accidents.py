@@ -94,7 +94,7 @@ def test_a_result_that_cannot_be_written_is_named_and_the_others_are_there(
 
 
 def test_a_preview_that_cannot_be_drawn_costs_no_label_map(triton, monkeypatch, capsys):
-    monkeypatch.setattr(Segmentation, "draw", lambda result: {}["axis"])
+    monkeypatch.setattr(Segmentation, "draw", lambda result, **options: {}["axis"])
     options = ("-o", "masks.nii.gz", "--preview", "masks.png")
     assert segment("ct.nii.gz", "liver", options=options) == 7
     assert not Path("masks.png").exists()

@@ -27,7 +27,7 @@ PORTS = dict(re.findall(r"^(\w+)_PORT \?= (\d+)", (ROOT / "Makefile").read_text(
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
 CLIENT = """#!/bin/sh
 case " $* " in
-  *" --url "*) exec {client} "$@" ;;
+  *" --url "* | " structures "*) exec {client} "$@" ;;
   *) exec {client} "$@" --url {grpc} ;;
 esac
 """
