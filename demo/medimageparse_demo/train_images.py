@@ -130,7 +130,7 @@ def step_loss(
     fine = F.interpolate(mask_logits(states[-1]), size=masks.shape[2:], mode="bilinear")
     captions = decoder.captions(states[-1])
     scale = matched_masks.logit_scale.exp()
-    cosines, matched = matched_masks.match(captions, prompt_features.unflatten(0, by_image))
+    cosines, matched = matched_masks.matching((captions, prompt_features.unflatten(0, by_image)))
     matching = F.cross_entropy(scale * cosines, structures)  # over the queries of each image
     classes = unit(networks["text_encoder"](*class_tokens)[1]).unflatten(0, (len(CLASSES), -1)).mean(1)
     logits = scale * unit(captions.gather(1, rows)) @ unit(classes).T  # [B, N, classes]

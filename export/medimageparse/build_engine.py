@@ -6,36 +6,49 @@ Works with tensorrt 10 and 11 and, as far as parsing and building go, with their
 import json
 import logging
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx_ir
 import onnxruntime
 from medimageparse_contract.hashing import sha256
 from medimageparse_contract.models import PUBLIC_MODELS
 
-from medimageparse.comparison import COMPARED_SIZES, check, differences, example_inputs, largest, summary
+from medimageparse.comparison import (
+    COMPARED_SIZES,
+    Report,
+    check,
+    difference,
+    differences,
+    example_inputs,
+    largest,
+    margin,
+    summary,
+)
 from medimageparse.errors import ExportError
 from medimageparse.manifest import write_json
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import VARIANTS
+from medimageparse.watched_graph import DECISION, EVIDENCE, content, decided, imposed, own_name, watched
 
 # NVIDIA's images of one month carry the same TensorRT; the tag is the one in the Dockerfile
 CONTAINER = "nvcr.io/nvidia/tensorrt:26.09-py3"
 WITHOUT_TENSORRT = (
     "the package tensorrt is not importable here; an engine runs only in the TensorRT version and on the kind of GPU "
-    f"that built it, so run this on the serving GPU in {CONTAINER}, after `pip install onnxruntime-gpu`"
+    f"that built it, so run this on the serving GPU in {CONTAINER}, after `pip install onnxruntime-gpu onnx-ir`"
 )
 
 logger = logging.getLogger(__name__)
 
 Arrays = dict[str, np.ndarray]
+Run = Callable[[Arrays], Arrays]
 
 
 def build_plan(
-    trt: ModuleType, graph: Path, network: Network, configure: Callable[[Any], None] = lambda config: None
+    trt: ModuleType, graph: bytes, network: Network, configure: Callable[[Any], None] = lambda config: None
 ) -> bytes:
     """A serialized engine for every shape of the table; trt is the package tensorrt or tensorrt_rtx."""
     logger = trt.Logger(trt.Logger.WARNING)
@@ -43,7 +56,7 @@ def build_plan(
     # the graph's own types are kept; TensorRT 11 knows nothing else and ignores the flag
     definition = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(definition, logger)
-    if not parser.parse_from_file(str(graph)):
+    if not parser.parse(graph):
         raise ExportError(f"{network.name}: TensorRT does not accept the graph: {parser.get_error(0).desc()}")
     profile = builder.create_optimization_profile()
     for spec in network.inputs:
@@ -66,35 +79,43 @@ def shape(spec: TensorSpec, size: str) -> tuple[int, ...]:
 class Engine:
     """A plan on the GPU, with arrays in and out; ONNX Runtime holds the GPU memory."""
 
-    def __init__(self, trt: ModuleType, plan: bytes, network: Network):
-        self.network = network
+    def __init__(self, trt: ModuleType, plan: bytes):
         self.runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
         self.engine = self.runtime.deserialize_cuda_engine(plan)
         self.context = self.engine.create_execution_context()
+        names = [self.engine.get_tensor_name(i) for i in range(self.engine.num_io_tensors)]
+        outputs = [name for name in names if self.engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        self.dtypes = {name: trt.nptype(self.engine.get_tensor_dtype(name)) for name in outputs}
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    def __call__(self, inputs: Arrays) -> Arrays:
         tensors = {}
         for name, array in inputs.items():
             self.context.set_input_shape(name, array.shape)
             tensors[name] = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
-        for spec in self.network.outputs:
-            found_shape = tuple(self.context.get_tensor_shape(spec.name))
-            tensors[spec.name] = onnxruntime.OrtValue.ortvalue_from_shape_and_type(found_shape, spec.dtype, "cuda", 0)
+        for name, dtype in self.dtypes.items():
+            found_shape = tuple(self.context.get_tensor_shape(name))
+            tensors[name] = onnxruntime.OrtValue.ortvalue_from_shape_and_type(found_shape, dtype, "cuda", 0)
         for name, tensor in tensors.items():
             self.context.set_tensor_address(name, tensor.data_ptr())
         if not self.context.execute_async_v3(0):  # the default stream, which the copies below wait for
-            raise ExportError(f"{self.network.name}: the engine does not run")
-        return {spec.name: tensors[spec.name].numpy() for spec in self.network.outputs}
+            raise ExportError("the engine does not run")
+        return {name: tensors[name].numpy() for name in self.dtypes}
 
 
-def session_on_gpu(graph: Path) -> onnxruntime.InferenceSession:
+def on_gpu(graph: bytes) -> Run:
+    """A graph in ONNX Runtime on the GPU: its outputs by name."""
     providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
     session = onnxruntime.InferenceSession(graph, providers=providers)
     if "CUDAExecutionProvider" not in session.get_providers():
         raise ExportError(
             "ONNX Runtime does not see the GPU; install onnxruntime-gpu for the CUDA version of the driver"
         )
-    return session
+    return of_session(session)
+
+
+def of_session(session: onnxruntime.InferenceSession) -> Run:
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def build_engines(repository: Path) -> None:
@@ -115,24 +136,65 @@ def build_engines_of(trt: ModuleType, repository: Path, exported: Mapping[str, A
     variant = VARIANTS[exported["variant"]]
     table = networks(variant)
     graphs = {name: repository / name / "1" / "model.onnx" for name in table}
-    sessions = {name: session_on_gpu(graph) for name, graph in graphs.items()}
+    runs = {name: on_gpu(graph.read_bytes()) for name, graph in graphs.items()}
 
     def run_graph(name: str, inputs: list[np.ndarray]) -> list[np.ndarray]:
-        return sessions[name].run([spec.name for spec in table[name].outputs], named(table[name], inputs))
+        found = runs[name](named(table[name], inputs))
+        return [found[spec.name] for spec in table[name].outputs]
 
     examples = [example_inputs(variant, *sizes, run=run_graph) for sizes in COMPARED_SIZES]
     for name, network in table.items():
         logger.info("%s: building its engine, which takes minutes", name)
-        plan = build_plan(trt, graphs[name], network)
-        engine = Engine(trt, plan, network)
-        reports = []
-        for example in examples:
-            expected = dict(zip([spec.name for spec in network.outputs], run_graph(name, example[name]), strict=True))
-            reports.append(differences(expected, engine.run(named(network, example[name]))))
-        report = largest(reports)
-        check(report, name, exported["precision"])
+        plan = build_plan(trt, graphs[name].read_bytes(), network)
+        served = telling = Engine(trt, plan)
+        reference = runs[name]
+        if decided(onnx_ir.load(graphs[name])):
+            logger.info("%s: building another that tells what it decides, for the comparison", name)
+            telling = Engine(trt, build_plan(trt, content(watched(onnx_ir.load(graphs[name]))), network))
+            reference = on_gpu(content(imposed(onnx_ir.load(graphs[name]))))
+        given = [named(network, example[name]) for example in examples]
+        report = compare_engine(network, given, served, telling, reference, exported["precision"])
         logger.info("%s built; against ONNX Runtime on the same GPU: %s", name, summary(report))
         install(graphs[name].with_name("model.plan"), plan, trt.__version__, report)
+
+
+def compare_engine(
+    network: Network, examples: Sequence[Arrays], served: Run, telling: Run, reference: Run, precision: str
+) -> Report:
+    """Largest differences between engines and their graph; ExportError over the tolerance.
+
+    served: the engine. telling: the same with its evidence and decisions as outputs; the same run where nothing is
+    decided. reference: the graph with decisions as inputs (watched_graph.imposed), so that both decide as the telling
+    engine does. The served engine decides for itself, so it is compared with the telling one by medians.
+    """
+    reports = []
+    for inputs in examples:
+        told = telling(inputs)
+        decisions = {name: told[name] for name in told if name.startswith(DECISION)}
+        expected = reference(inputs | decisions)
+        report = differences({spec.name: expected[spec.name] for spec in network.outputs}, told)
+        if "lost_to" in report:  # pixels and overlaps within rounding of their limits
+            report["label_slices"] = {"other_pixels": report["label_slices"]["unequal"]}
+            report["lost_to"] = {"other_winner": report["lost_to"]["unequal"]}
+        if decisions:
+            pairs = [(expected[name], told[name]) for name in told if name.startswith(EVIDENCE)]
+            own = [expected[own_name(name)] != decision for name, decision in decisions.items()]
+            report["evidence"] = margin(*zip(*pairs, strict=True)) | {"other_draws": max(float(o.mean()) for o in own)}
+            check(medians(network, told, served(inputs)), network.name, "as served")
+        reports.append(report)
+    report = largest(reports)
+    check(report, network.name, precision)
+    return report
+
+
+def medians(network: Network, expected: Arrays, found: Arrays) -> Report:
+    """How far the outputs of two runs are apart, as medians over slices or prompts: single decisions may differ."""
+    report = {}
+    for spec in network.outputs:
+        if spec.dtype == np.float32:
+            rows = [difference(*pair) for pair in zip(expected[spec.name], found[spec.name], strict=True)]
+            report[spec.name] = {"relative": float(np.median([row["relative"] for row in rows]))}
+    return report
 
 
 def named(network: Network, inputs: list[np.ndarray]) -> Arrays:

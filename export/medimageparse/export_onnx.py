@@ -16,11 +16,22 @@ from medimageparse_contract.options import MAX_DRAWS
 from medimageparse_contract.version import VERSION
 from torch import Tensor, nn
 
-from medimageparse.comparison import COMPARED_SIZES, Report, check, differences, example_inputs, largest, summary
+from medimageparse.comparison import (
+    COMPARED_SIZES,
+    Report,
+    check,
+    differences,
+    example_inputs,
+    largest,
+    margin,
+    summary,
+)
+from medimageparse.decisions import decisions_of, imposing, telling
 from medimageparse.manifest import write_json
-from medimageparse.networks_3d import NOISE_SEED
+from medimageparse.networks_3d import NOISE_SEED, PromptedMasks
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
+from medimageparse.watched_graph import content, decision_names, decisions_in, watched, widened
 
 OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
 # over 1, or the exporter fixes them
@@ -48,21 +59,24 @@ def graph_of(module: nn.Module, network: Network, noise: Sequence[TensorSpec] = 
     """The ONNX graph of a network, its tensors and dynamic dimensions named as in the table, free of paths and traces.
 
     noise: for parity checks of the mask decoder, one further input per decoder layer instead of the built-in noise.
+    What the network decides, and by what, keeps the names evidence_0, decision_0, evidence_1, ... inside the graph.
     """
     arguments: list = [_zeros(spec) for spec in network.inputs]
     dynamic: list = [_dynamic_dimensions(spec) for spec in network.inputs]
     if noise:
         arguments.append([_zeros(spec) for spec in noise])
         dynamic.append([_dynamic_dimensions(spec) for spec in noise])
-    with warnings.catch_warnings():
+    outputs = [spec.name for spec in network.outputs]
+    with telling(module), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch and onnxscript report on their own insides
+        n_decisions = (len(module(*arguments)) - len(outputs)) // 2 if decisions_of(module) else 0
         program = torch.onnx.export(
             module,
             tuple(arguments),
             dynamo=True,
             opset_version=OPSET,
             input_names=[spec.name for spec in (*network.inputs, *noise)],
-            output_names=[spec.name for spec in network.outputs],
+            output_names=[*outputs, *decision_names(n_decisions)],
             dynamic_shapes=tuple(dynamic),
             verbose=False,
         )
@@ -90,6 +104,7 @@ def _tidy(model: onnx_ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[
     Equal weights give equal bytes, whether exported with PyTorch for CPUs or for CUDA.
     """
     graph = model.graph
+    del graph.outputs[len(outputs) :]  # the decisions; they keep their names
     model.producer_version = release("torch")
     for value, spec in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
         value.shape = onnx_ir.Shape([d.name if isinstance(d, Dimension) else d for d in spec.shape])
@@ -109,19 +124,46 @@ def run_module(module: nn.Module, inputs: Sequence[np.ndarray]) -> list[np.ndarr
 def compare(
     module: nn.Module, network: Network, graph: Path, examples: Sequence[list[np.ndarray]], precision: str
 ) -> Report:
-    """Largest differences between a module in PyTorch and its graph in ONNX Runtime; ExportError over the tolerance."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    names = [spec.name for spec in network.outputs]
-    reports = []
-    for inputs in examples:
-        found = session.run(names, {spec.name: array for spec, array in zip(network.inputs, inputs, strict=True)})
-        expected = run_module(module, inputs)
-        reports.append(differences(dict(zip(names, expected, strict=True)), dict(zip(names, found, strict=True))))
-    report = largest(reports)
+    """Largest differences between a module in PyTorch and its graph in ONNX Runtime; ExportError over the tolerance.
+
+    A graph in fp16 is compared twice: computing in float32 with the module's weights rounded to fp16, which shows that
+    it is the same network, and as it is, which shows what rounding costs.
+    """
+    if precision == "fp16":
+        rounded = to_float16(copy.deepcopy(module)).float()
+        check(measure(rounded, network, watched(widened(graph)), examples), network.name, "widened")
+    report = measure(module, network, watched(onnx_ir.load(graph)), examples)
     check(report, network.name, precision)
     return report
+
+
+def measure(module: nn.Module, network: Network, graph: onnx_ir.Model, examples: Sequence[list[np.ndarray]]) -> Report:
+    """Largest differences between a module and its watched graph, which both decide as the graph does."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(content(graph), options, providers=["CPUExecutionProvider"])
+    outputs = [spec.name for spec in network.outputs]
+    told = [output.name for output in session.get_outputs()]
+    reports = []
+    for inputs in examples:
+        feeds = {spec.name: array for spec, array in zip(network.inputs, inputs, strict=True)}
+        found = dict(zip(told, session.run(told, feeds), strict=True))
+        with imposing(module, decisions_in(found)) as evidence:
+            expected = dict(zip(outputs, run_module(module, inputs), strict=True))
+        if isinstance(module, PromptedMasks):  # whether a pixel or an overlap is over its limit is decided as well
+            expected |= merged(module, found)
+        report = differences(expected, found)
+        if evidence:
+            report["evidence"] = margin(evidence, [by for by, _ in decisions_in(found)])
+        reports.append(report)
+    return largest(reports)
+
+
+def merged(module: PromptedMasks, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Labels and suppression of a graph's own masks and scores."""
+    with torch.no_grad():
+        labels, lost_to = module.merging.merge(*(torch.from_numpy(found[name]) for name in ("mask_logits", "scores")))
+    return {"label_slices": labels.numpy(), "lost_to": lost_to.numpy()}
 
 
 def export_networks(

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medimageparse.decisions import Decision
 from medimageparse.layers import Attention, FeedForward, LayerNorm, sine_positions
 from medimageparse.mask_features import MaskFeatures
 
@@ -103,24 +104,26 @@ class MaskEmbed(nn.Module):
         return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
 
 
-def miss_probability(mask_logits: Tensor, inverse_temperature: int) -> Tensor:
-    """Boltzmann sampling: how probably none of n = N / 10 draws hits a grid token, [..., N] float32 like the logits.
+class BoltzmannSampling(Decision):
+    """Which grid tokens each query may not see: those that none of n = N / 10 draws hits.
 
     The draws are from softmax(inverse_temperature * sigmoid(logits)).
     """
-    n_draws = int(SAMPLE_RATIO * mask_logits.shape[-1])
-    energy = inverse_temperature * torch.sigmoid(mask_logits.float())
-    return (1 - energy.softmax(-1)) ** n_draws
 
+    def evidence(self, mask_logits: Tensor, inverse_temperature: int) -> Tensor:
+        """How probably no draw hits a token, [S, P, Q, N] float32 like the logits."""
+        n_draws = int(SAMPLE_RATIO * mask_logits.shape[-1])
+        energy = inverse_temperature * torch.sigmoid(mask_logits.float())
+        return (1 - energy.softmax(-1)) ** n_draws
 
-def sample_blocked(missed: Tensor, noise: Tensor) -> Tensor:
-    """Which grid tokens each query may not see, [S, heads, P, Q, N] bool; a row hidden altogether is opened.
+    def decide(self, missed: Tensor, noise: Tensor) -> Tensor:
+        """[S, heads, P, Q, N] bool; a row hidden altogether is opened.
 
-    missed [S, P, Q, N]; noise in [0, 1), broadcastable to the result.
-    """
-    excess = missed.unsqueeze(1) - noise  # blocked where it is above 0
-    is_hidden = excess.amin(-1, keepdim=True) > 0
-    return excess > torch.where(is_hidden, math.inf, 0.0)
+        missed [S, P, Q, N]; noise in [0, 1), broadcastable to the result.
+        """
+        excess = missed.unsqueeze(1) - noise  # blocked where it is above 0
+        is_hidden = excess.amin(-1, keepdim=True) > 0
+        return excess > torch.where(is_hidden, math.inf, 0.0)
 
 
 class MaskDecoder(nn.Module):
@@ -154,6 +157,7 @@ class MaskDecoder(nn.Module):
         self.decoder_norm = LayerNorm(width)
         self.mask_features = MaskFeatures(width)
         self.mask_embed = MaskEmbed(width)
+        self.sampling = BoltzmannSampling()
         self.classifier_query = nn.Embedding(1, width)
         self.classifier = nn.Linear(width, 1)
 
@@ -177,7 +181,8 @@ class MaskDecoder(nn.Module):
         def blocked_for(layer: int, embeddings: Tensor) -> Tensor:
             per_slice = embeddings.reshape(n_slices, -1, embeddings.shape[-1])  # [S, P * Q, C]
             logits = (per_slice @ reduced[self.level_of(layer)]).unflatten(1, (n_prompts, -1))  # [S, P, Q, N]
-            return sample_blocked(miss_probability(logits, inverse_temperature=layer + 1), noise[layer])
+            _, blocked = self.sampling((logits, layer + 1), noise[layer])  # colder with every layer
+            return blocked
 
         text = repeat(text)
         embeddings = torch.cat([repeat(self.query_embeddings.weight[None]), text], dim=1)  # [B, Q + T, C]

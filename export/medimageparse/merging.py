@@ -61,9 +61,13 @@ class Merging(nn.Module):
         kept, lost_to = self.kept(probabilities, scores)
         return probabilities * kept[:, :, None, None].float(), lost_to
 
-    def forward(self, mask_logits: Tensor, existence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        scores = torch.sigmoid(existence.float())
+    def merge(self, mask_logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Mask logits and probabilities of existence -> labels and lost_to."""
         shown, lost_to = self.shown(mask_logits, scores)
         prompt = shown.argmax(1)  # the first of equals
-        labels = torch.where(shown.amax(1) > 0.5, prompt + 1, torch.zeros_like(prompt)).to(torch.uint8)
+        return torch.where(shown.amax(1) > 0.5, prompt + 1, torch.zeros_like(prompt)).to(torch.uint8), lost_to
+
+    def forward(self, mask_logits: Tensor, existence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = torch.sigmoid(existence.float())
+        labels, lost_to = self.merge(mask_logits, scores)
         return labels, scores, lost_to

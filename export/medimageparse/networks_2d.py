@@ -6,6 +6,7 @@ import torch
 from medimageparse_contract.categories import CLASSES
 from torch import Tensor, nn
 
+from medimageparse.decisions import Decision
 from medimageparse.seem_decoder import SeemDecoder, unit
 from medimageparse.served_tensors import grids
 from medimageparse.towers import image_tower, text_tower
@@ -51,6 +52,21 @@ class PromptFeatures(nn.Module):
         return torch.where(attention_mask.unsqueeze(-1) != 0, features, torch.zeros_like(features)), prompt_features
 
 
+class Matching(Decision):
+    """The object query whose caption is most like a prompt."""
+
+    def evidence(self, captions: Tensor, prompt_features: Tensor) -> Tensor:
+        """captions [G, Q, C], prompt_features [G, N, C] -> cosines [G, Q, N] float32.
+
+        The original multiplies by a temperature, which does not change the best.
+        """
+        return unit(captions) @ unit(prompt_features).transpose(1, 2)
+
+    def decide(self, cosines: Tensor) -> Tensor:
+        """The best query of each prompt, [G, N] int64."""
+        return cosines.argmax(1)
+
+
 class MatchedMasks(nn.Module):
     """Features of an image and of P prompts -> mask, similarity and category of the query matched to each prompt.
 
@@ -68,16 +84,9 @@ class MatchedMasks(nn.Module):
             n_queries=variant.n_queries,
             grids=grids(variant),
         )
+        self.matching = Matching()
         self.logit_scale = nn.Parameter(torch.tensor(INITIAL_LOGIT_SCALE))
         self.register_buffer("class_embeddings", torch.zeros(len(CLASSES), variant.width), persistent=False)
-
-    def match(self, captions: Tensor, prompt_features: Tensor) -> tuple[Tensor, Tensor]:
-        """captions [G, Q, C], prompt_features [G, N, C] -> cosines [G, Q, N], the best query of each prompt [G, N].
-
-        The original multiplies by a temperature first, which does not change the best.
-        """
-        cosines = unit(captions) @ unit(prompt_features).transpose(1, 2)
-        return cosines, cosines.argmax(1)
 
     def forward(
         self,
@@ -98,7 +107,7 @@ class MatchedMasks(nn.Module):
         is_token = attention_mask[prompt_groups].flatten(1, 2) != 0
         queries = decoder(finest, memories, tokens, is_token)[-1]
         captions = decoder.captions(queries)
-        cosines, matched = self.match(captions, prompt_features[prompt_groups])
+        cosines, matched = self.matching((captions, prompt_features[prompt_groups]))
         rows = matched.unsqueeze(-1).expand(-1, -1, queries.shape[-1])  # [G, N, C]
         embeddings = decoder.mask_embeddings(queries.gather(1, rows)).flatten(0, 1)  # [P, C]
         mask_logits = decoder.mask_features.logits(embeddings[None], finest).squeeze(0)

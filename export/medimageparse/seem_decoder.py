@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from medimageparse.decisions import Decision
 from medimageparse.layers import FeedForward, LayerNorm, sine_positions
 from medimageparse.mask_decoder import N_LEVELS, CrossAttention, MaskEmbed, SelfAttention
 from medimageparse.mask_features import MaskFeatures
@@ -32,6 +33,19 @@ class SeemLayer(nn.Module):
         self.cross_attention = CrossAttention(width, n_heads)
         self.self_attention = SelfAttention(width, n_heads)
         self.ffn = FeedForward(width, ffn_width)
+
+
+class AttentionMask(Decision):
+    """Which grid tokens each query may not see: those outside its mask."""
+
+    def evidence(self, mask_logits: Tensor) -> Tensor:
+        """The mask's probabilities, [G, Q, N] float32 like the logits."""
+        return torch.sigmoid(mask_logits.float())
+
+    def decide(self, probabilities: Tensor) -> Tensor:
+        """[G, Q, N] bool; a row hidden altogether is opened."""
+        is_hidden = probabilities.amax(-1, keepdim=True) < 0.5
+        return probabilities < torch.where(is_hidden, 0.0, 0.5)
 
 
 class SeemDecoder(nn.Module):
@@ -54,6 +68,7 @@ class SeemDecoder(nn.Module):
         self.decoder_norm = LayerNorm(width)
         self.mask_features = MaskFeatures(width)
         self.mask_embed = MaskEmbed(width)
+        self.attention_mask = AttentionMask()
         self.class_embed = nn.Parameter(torch.empty(width, width))
         nn.init.normal_(self.class_embed, std=width**-0.5)
 
@@ -64,14 +79,6 @@ class SeemDecoder(nn.Module):
     def captions(self, queries: Tensor) -> Tensor:
         """[G, Q, C] -> [G, Q, C], compared with the vectors of prompts and of classes."""
         return self.decoder_norm(queries) @ self.class_embed
-
-    def blocked(self, queries: Tensor, reduced: Tensor) -> Tensor:
-        """Grid tokens outside each query's mask, [I, 1, G / I, Q, tokens] bool; a row hidden altogether is opened."""
-        logits = (self.mask_embeddings(queries) @ reduced).float()
-        probabilities = torch.sigmoid(logits)
-        is_hidden = probabilities.amax(-1, keepdim=True) < 0.5
-        outside = probabilities < torch.where(is_hidden, 0.0, 0.5)
-        return outside.unflatten(0, (reduced.shape[0], -1)).unsqueeze(1)
 
     def forward(self, finest: Tensor, memories: Sequence[Tensor], tokens: Tensor, is_token: Tensor) -> list[Tensor]:
         """finest [I, C, H, W] at stride 4, memories [I, C, grid, grid] x 3, tokens [G, L, C], is_token [G, L] bool.
@@ -89,7 +96,8 @@ class SeemDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             level = i % N_LEVELS
             positions = getattr(self, f"positions_{level}").to(tokens.dtype)
-            blocked = self.blocked(states[-1], reduced[level])
+            _, outside = self.attention_mask((self.mask_embeddings(states[-1]) @ reduced[level],))
+            blocked = outside.unflatten(0, (reduced[level].shape[0], -1)).unsqueeze(1)  # [I, 1, G / I, Q, tokens]
             queries = layer.cross_attention(states[-1], at_queries, sources[level], positions, blocked)
             sequence = torch.cat([queries.expand(n_groups, -1, -1), tokens], dim=1)
             sequence = layer.ffn(layer.self_attention(sequence, embeddings, padding))

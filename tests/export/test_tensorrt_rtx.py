@@ -1,9 +1,11 @@
 """NVIDIA's compiler accepts every graph: it builds for SM80 without a GPU, with the twin of the serving package."""
 
+import onnx_ir
 import pytest
-from helpers.tiny_networks import BOTH_PRECISIONS, EVERY_NETWORK
+from helpers.tiny_networks import BOTH_MODELS, BOTH_PRECISIONS, EVERY_NETWORK
 from medimageparse.build_engine import build_plan
 from medimageparse.served_tensors import networks
+from medimageparse.watched_graph import content, watched
 
 pytestmark = pytest.mark.slow
 
@@ -18,5 +20,12 @@ def for_sm80(config) -> None:
 @BOTH_PRECISIONS
 @EVERY_NETWORK
 def test_builds_for_every_shape_of_the_table(exported, variant, name, precision):
-    graph = exported(variant, precision) / name / "1" / "model.onnx"
+    graph = (exported(variant, precision) / name / "1" / "model.onnx").read_bytes()
+    assert len(build_plan(trt, graph, networks(variant)[name], for_sm80)) > 10_000
+
+
+@BOTH_MODELS
+def test_builds_the_mask_decoder_that_tells_what_it_decides(exported, variant):
+    *_, name = networks(variant)
+    graph = content(watched(onnx_ir.load(exported(variant, "fp16") / name / "1" / "model.onnx")))
     assert len(build_plan(trt, graph, networks(variant)[name], for_sm80)) > 10_000

@@ -3,10 +3,8 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from unittest import mock
 
 import numpy as np
-from medimageparse import mask_decoder
 from torch import Tensor, nn
 
 from .report import Golden, Report
@@ -30,6 +28,7 @@ class watched:
             self.parts += [(f"query_{i + 1}", layer.ffn), (f"combined_{i + 1}", layer.self_attention)]
             self.parts += [(f"cross_{i}", layer.cross_attention), (f"cls_{i}", layer.classifier_ffn)]
         self.backbone = encoder.backbone
+        self.sampling = decoder.sampling
 
     def keep(self, name: str, value: Tensor | list[Tensor]) -> None:
         if isinstance(value, list):
@@ -46,19 +45,15 @@ class watched:
         self.handles.append(
             self.backbone.register_forward_pre_hook(lambda _m, inputs: self.keep("image_batch", inputs[0]))
         )
-        sample = mask_decoder.sample_blocked
-
-        def sample_watched(missed: Tensor, noise: Tensor) -> Tensor:
-            self.keep("missed", missed)
-            self.keep("blocked", noise < missed.unsqueeze(1))
-            return sample(missed, noise)
-
-        self.patch = mock.patch.object(mask_decoder, "sample_blocked", sample_watched)
-        self.patch.start()
+        self.handles.append(self.sampling.register_forward_hook(self.keep_draws))
         return self.seen
 
+    def keep_draws(self, _module: nn.Module, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        missed, noise = output[0], inputs[1]
+        self.keep("missed", missed)
+        self.keep("blocked", noise < missed.unsqueeze(1))
+
     def __exit__(self, *_: object) -> None:
-        self.patch.stop()
         for handle in self.handles:
             handle.remove()
 

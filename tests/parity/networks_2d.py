@@ -220,7 +220,7 @@ def check_states(
         captions = decoder.captions(states[-1])
         embeddings = decoder.mask_embeddings(states[-1])
         scale = matched_masks.logit_scale.exp()
-        cosines, _ = matched_masks.match(captions, torch.from_numpy(prompt_features)[None])
+        cosines, _ = matched_masks.matching((captions, torch.from_numpy(prompt_features)[None]))
         similarity = scale.clamp(max=MAX_LOGIT_SCALE) * cosines
         units = captions / (captions.norm(dim=-1, keepdim=True) + 1e-7)
         logits = scale * units @ matched_masks.class_embeddings.T
