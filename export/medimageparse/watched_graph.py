@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir
 from onnx_ir.convenience import replace_all_uses_with
-from onnx_ir.passes.common import shape_inference
+from onnx_ir.passes.common import ShapeInferencePass
 
 EVIDENCE, DECISION = "evidence", "decision"  # names of values inside a graph, each followed by _0, _1, ...
 
@@ -45,14 +45,14 @@ def decisions_in(told: Mapping[str, np.ndarray]) -> list[tuple[np.ndarray, np.nd
 
 def imposed(model: onnx_ir.Model) -> onnx_ir.Model:
     """The graph with its decisions as further inputs, and its evidence and its own decisions as further outputs."""
-    shape_inference(model)  # an input has a type
+    ShapeInferencePass()(model)  # an input has a type
     for value in decided(model):
-        model.graph.outputs.append(value)
         if value.name.startswith(DECISION):
             given = onnx_ir.Value(name=value.name, shape=value.shape, type=value.type)
             replace_all_uses_with(value, given)
             value.name = own_name(value.name)
             model.graph.inputs.append(given)
+        model.graph.outputs.append(value)
     return model
 
 
