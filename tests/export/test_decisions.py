@@ -118,8 +118,8 @@ def nearest_draw(module, inputs):
     with telling(module):
         *_, missed = run_module(module, inputs)[:10]  # behind five outputs, two decisions before it
     missed = torch.from_numpy(missed)  # [S, P, Q, N]
-    noise = module.noise_2.clone()  # [heads, 1, Q, N]
-    noise[:, 0] = missed[0, 0]
+    noise = module.noise_2.clone()  # [heads, draws, Q, N]
+    noise[:, inputs[-1][0]] = missed[0, 0]
     return noise
 
 
