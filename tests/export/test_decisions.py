@@ -63,7 +63,6 @@ PLANTED = [
     (TINY, "mask_decoder_3d", "mask_decoder.layers.0.self_attention.attention.in_proj_weight", one_percent),
     (TINY, "mask_decoder_3d", "mask_decoder.layers.0.ffn.linear1.bias", dropped),
     (TINY, "mask_decoder_3d", "mask_decoder.positions_0", swapped_axes),
-    (TINY, "mask_decoder_3d", "noise_2", one_percent),
     (TINY_2D, "text_encoder", "text_encoder.lang_proj", one_percent),
     (TINY_2D, "image_encoder", "backbone.stages.2.blocks.0.modulation.f.bias", dropped),
     (TINY_2D, "mask_decoder", "mask_decoder.layers.0.self_attention.attention.in_proj_weight", one_percent),
