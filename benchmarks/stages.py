@@ -76,6 +76,7 @@ class DirectRun:
         input_ids, attention_mask, *_ = served.tokenize(request.prompts)
         together = np.arange(len(request.prompts))[None]
         known = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": together}
+        known["noise_fields"] = np.zeros(len(request.prompts), np.int64)
         self.known = {name: torch.from_numpy(array) for name, array in known.items()}
 
     def timed(self, name: str, known: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:

@@ -81,6 +81,7 @@ def make_request(setup: Setup, n_slices: int, n_prompts: int, seed: int = 0) -> 
     attention_mask = (np.arange(N_TOKENS) < lengths).astype(np.int64)
     arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": np.arange(n_prompts)[None]}
     arrays["digit_values"] = np.ones(1, np.float32)  # of a window
+    arrays["noise_fields"] = np.zeros(n_prompts, np.int64)
     arrays[setup.networks[IMAGE].inputs[0].name] = image
     return {name: torch.from_numpy(array).to(setup.device) for name, array in arrays.items()}
 

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2] / "model_repository"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m medimageparse", description=__doc__)
+    parser = argparse.ArgumentParser(prog="medimageparse", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
     export = commands.add_parser(

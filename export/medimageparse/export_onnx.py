@@ -104,7 +104,8 @@ def _tidy(model: onnx_ir.Model, inputs: Sequence[TensorSpec], outputs: Sequence[
     Equal weights give equal bytes, whether exported with PyTorch for CPUs or for CUDA.
     """
     graph = model.graph
-    del graph.outputs[len(outputs) :]  # the decisions; they keep their names
+    while len(graph.outputs) > len(outputs):  # the decisions, which keep their names
+        graph.outputs.pop()
     model.producer_version = release("torch")
     for value, spec in zip((*graph.inputs, *graph.outputs), (*inputs, *outputs), strict=True):
         value.shape = onnx_ir.Shape([d.name if isinstance(d, Dimension) else d for d in spec.shape])

@@ -40,8 +40,9 @@ def build_random(variant: Variant, seed: int) -> dict[str, nn.Module]:
                 nn.init.normal_(parameter, std=2 * parameter.shape[-1] ** -0.5)
             elif "decoder" in name and parameter.ndim > 1:
                 nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-            elif name.endswith("bias") and not parameter.any():  # or a comparison would not miss it
-                nn.init.normal_(parameter, std=0.1)
+        for name, parameter in nn.ModuleDict(modules).named_parameters():
+            if name.endswith("bias") and not parameter.any():  # or a comparison would not miss it
+                nn.init.normal_(parameter, std=0.01)
         if variant.model == "medimageparse":
             set_class_embeddings(modules)
         else:

@@ -12,13 +12,15 @@ from types import FrameType
 
 from gevent.hub import Hub
 
-from medimageparse_client.cli import console
+from medimageparse_client.cli import completion, console
 from medimageparse_client.cli.commands import build_parser, installed
 from medimageparse_client.cli.console import INTERRUPTED, WrongCommandLine, describe, exit_code, warn
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command line and gives its exit code."""
+    if completion.is_asked():
+        completion.complete()
     argv = sys.argv[1:] if argv is None else argv
     if argv and (entry := installed().get(argv[0])):
         return int(entry.load()(argv))

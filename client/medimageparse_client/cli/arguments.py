@@ -8,6 +8,11 @@ from typing import TypeAlias
 
 from medimageparse_client.cli.connection import API_KEY
 
+ONE_PROMPT_A_STRUCTURE = (
+    "Give one prompt a structure, and no synonyms: two prompts of one structure share it between them. A structure is "
+    "told as present where its score is over 0.5."
+)
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
@@ -31,7 +36,7 @@ def server_options() -> argparse.ArgumentParser:
 def batch_options() -> argparse.ArgumentParser:
     """What the commands take that segment files."""
     batch = argparse.ArgumentParser(add_help=False)
-    add_prompts(batch.add_argument_group("what to look for"))
+    add_prompts(batch.add_argument_group("what to look for", ONE_PROMPT_A_STRUCTURE))
     add_results(batch.add_argument_group("results besides --output"))
     add_run(batch.add_argument_group("how it runs"))
     return batch

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,11 +108,36 @@ def warn(text: str) -> None:
 
 
 @contextmanager
+def drawn_anew(bar: tqdm) -> Iterator[None]:
+    """Draws the bar each second, so that its time goes on."""
+    is_over = threading.Event()
+
+    def draw() -> None:
+        while not is_over.wait(1.0):
+            bar.refresh()
+
+    thread = threading.Thread(target=draw, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        if not bar.disable:
+            thread.join()
+
+
+@contextmanager
 def bar_of_slices(is_wanted: bool) -> Iterator[Progress | None]:
-    """What draws a bar on a terminal: slices done, seconds left, how many prompts are found; None without one."""
-    with tqdm(unit="slice", leave=False, disable=None if is_wanted else True) as bar:
+    """What draws a bar on a terminal: slices done, seconds left, how many prompts are found; None without one.
+
+    Until a server tells of slices, and where it never does, the bar says that it waits, and how long it has.
+    """
+    form = "sent, waiting for the answer: {elapsed}"
+    with tqdm(unit="slice", leave=False, disable=None if is_wanted else True, bar_format=form) as bar, drawn_anew(bar):
 
         def show(done: int, total: int, found: tuple[str, ...]) -> None:
+            bar.bar_format = None
             if done < bar.n or bar.total != total:  # the first, or a server that was asked again
                 bar.reset(total)
             bar.n = done

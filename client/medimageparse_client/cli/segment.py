@@ -93,30 +93,38 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="--masks-dir takes the masks out of the label map; without it they are whole and may overlap",
     )
-    parser.add_argument("--time-point", type=int, metavar="N", help="which volume of a 4D series to send, from 0")
-    parser.add_argument(
+    add_series(parser.add_argument_group("which volume of the input"))
+    add_reading(parser.add_argument_group("how the volume is read"))
+
+
+def add_series(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--time-point", type=int, metavar="N", help="which volume of a 4D series to send, from 0")
+    group.add_argument(
         "--series", metavar="N|UID", help="which series of a folder or zip; without it several are listed with numbers"
     )
-    parser.add_argument(
+    group.add_argument(
         "--allow-gaps", action="store_true", help="take DICOM slices at unequal distances; nothing is interpolated"
     )
-    parser.add_argument(
+    group.add_argument(
         "--resample-tilt", action="store_true", help="take the gantry tilt out of a DICOM series, by interpolation"
     )
-    parser.add_argument(
+
+
+def add_reading(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--intensity",
         choices=get_args(Intensity),
         default="auto",
         help="how values become grey; name a ct- window for a CT that auto does not take for one, as a crop without "
         "air (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--orientation",
         choices=get_args(Orientation),
         default="LAS",
         help="stored takes the slices as the file has them, not as the patient lies (default: %(default)s)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--slice-axis",
         choices=["auto", "0", "1", "2"],
         default="auto",

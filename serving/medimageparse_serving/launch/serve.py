@@ -52,9 +52,9 @@ def port_number(text: str) -> int:
     return int(text)
 
 
-def parse_arguments(given: Sequence[str] | None = None) -> dict[str, Any]:
+def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimageparse-serve") -> dict[str, Any]:
     parser = argparse.ArgumentParser(
-        prog="medimageparse-serve", description="Starts tritonserver on the model repository, until Ctrl-C."
+        prog=prog, description="Starts tritonserver on the model repository, until Ctrl-C."
     )
     parser.add_argument("--runtime", choices=tuple(BUILT_FILES), required=True, help="what runs the networks")
     models = f"{' or '.join(PUBLIC_MODELS)}, or both with a comma between them; by default those that are built"
@@ -168,13 +168,17 @@ def check_ports(options: argparse.Namespace) -> None:
 
 def command(words: Sequence[str]) -> int:
     """`medimageparse serve`, where the client is installed too."""
-    return main(given=words[1:])
+    return main(given=words[1:], prog="medimageparse serve")
 
 
-def main(make_repository: Callable[[Path], object] | None = None, given: Sequence[str] | None = None) -> int:
+def main(
+    make_repository: Callable[[Path], object] | None = None,
+    given: Sequence[str] | None = None,
+    prog: str = "medimageparse-serve",
+) -> int:
     """Serves --repository, or one that is made for this start alone and removed after it."""
     standard_files.open_closed()
-    options = argparse.Namespace(**parse_arguments(given))
+    options = argparse.Namespace(**parse_arguments(given, prog))
     stop_by_signals()
     try:
         check_ports(options)

@@ -41,7 +41,7 @@ class VolumePipeline(Pipeline):
         known |= tokenized
         [volume] = volumes.values()
         prompts = [prompt.decode() for prompt in tokenized["prompts"]]
-        check_work(len(volume), len(prompts), self.max_slice_prompts)
+        check_work(len(volume), len(prompts) * wishes.n_draws, self.max_slice_prompts)
         wishes.check(len(prompts), volume.shape, self.max_draw_prompts, self.max_map_bytes)
         encoded = await calls.call("text_model", ["text_features"], tokens)
         progress = Progress(prompts, len(volume), calls.tell) if calls.tell else None
@@ -70,11 +70,11 @@ class VolumePipeline(Pipeline):
 
 
 def check_work(n_slices: int, n_prompts: int, limit: int) -> None:
-    """Refuses what would hold the networks for too long, before they begin."""
+    """Refuses what would hold the networks for too long, before they begin. A draw is as much work as a prompt."""
     if n_slices * n_prompts > limit:
         raise Refused(
-            f"{n_slices} slices with {n_prompts} prompts are more than {limit} slices x prompts, the limit of this "
-            "server; send fewer prompts in one request, or crop the image"
+            f"{n_slices} slices with {n_prompts} prompts (or prompts x draws) are more than {limit} slices x prompts, "
+            "the limit of this server; send fewer prompts in one request, ask for fewer draws, or crop the image"
         )
 
 

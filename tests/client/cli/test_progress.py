@@ -57,3 +57,9 @@ def test_a_server_that_is_asked_again_begins_anew(terminal):
             progress(done, 9, ("liver",) * done)
     last = drawn.getvalue().rstrip("\r ").rpartition("\r")[2]
     assert "4/9" in last
+
+
+def test_a_server_that_tells_no_slices_is_waited_for(terminal):
+    with terminal() as drawn, bar_of_slices(True):
+        pass
+    assert "sent, waiting for the answer: 00:00" in drawn.getvalue()

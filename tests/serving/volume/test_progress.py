@@ -40,6 +40,6 @@ def test_little_is_told_of_many_slices_and_the_end_always_and_once(n_slices):
 
 def test_more_slices_x_prompts_than_the_limit_are_refused_in_a_sentence():
     check_work(1024, 64, 65536)
-    sentence = "^2048 slices with 64 prompts are more than 65536 slices x prompts, .* send fewer prompts .* or crop"
+    sentence = "^2048 slices with 64 prompts .* are more than 65536 slices x prompts, .* send fewer prompts .* or crop"
     with pytest.raises(Refused, match=sentence):
         check_work(2048, 64, 65536)
