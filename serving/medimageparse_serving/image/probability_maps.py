@@ -8,6 +8,7 @@ import pybase64
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from medimageparse_serving.eight_bits import to_eight_bits
 from medimageparse_serving.image.geometry import Geometry
 from medimageparse_serving.image.report import MaskReport, describe_mask
 from medimageparse_serving.refused import Refused
@@ -91,9 +92,7 @@ def to_uint8(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDA
     values = np.empty(mask.shape, np.uint8)
     for start in range(0, len(mask), STRIP):
         rows = slice(start, start + STRIP)
-        strip = 255 * probabilities[rows]
-        strip -= 0.5
-        values[rows] = np.ceil(strip, out=strip)
+        values[rows] = to_eight_bits(probabilities[rows])
     np.minimum(values, 127, out=values, where=~mask)
     return values
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class HeaderFields:
@@ -49,3 +51,8 @@ class Geometry:
     axes: list[int]
     flipped: list[bool]
     warnings: list[str]
+
+    @property
+    def voxel_ml(self) -> float:
+        """The size of a voxel."""
+        return abs(float(np.linalg.det(np.array(self.image.affine)[:3, :3]))) / 1000

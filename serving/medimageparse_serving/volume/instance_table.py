@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medimageparse_serving.volume.geometry import Geometry
 from medimageparse_serving.volume.report import box_in_mm
 
 
@@ -22,11 +23,11 @@ class InstanceReport:
 
 
 def describe_instances(
-    instances: NDArray[np.uint16], owners: NDArray[np.uint8], n_prompts: int, affine: NDArray[np.float64]
+    instances: NDArray[np.uint16], owners: NDArray[np.uint8], n_prompts: int, geometry: Geometry
 ) -> list[list[InstanceReport]]:
     """Of a map [x,y,z] with the numbers 1..n and the labels [n] they belong to: a list for each prompt."""
     counts, sums, low, high = measure(instances, len(owners))
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    affine = np.array(geometry.image.affine)
     centres = sums / np.maximum(counts, 1)[:, None] @ affine[:3, :3].T + affine[:3, 3]
     described: list[list[InstanceReport]] = [[] for _ in range(n_prompts)]
     for number, owner in enumerate(owners, start=1):
@@ -35,7 +36,7 @@ def describe_instances(
             InstanceReport(
                 id=number,
                 voxels=int(counts[number]),
-                volume_ml=round(int(counts[number]) * voxel_ml, 6),
+                volume_ml=round(int(counts[number]) * geometry.voxel_ml, 6),
                 centre_mm=[round(float(value), 3) for value in centres[number]],
                 box_voxels=box,
                 box_mm=box_in_mm(box, affine),

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from medimageparse_serving.eight_bits import to_eight_bits
 from medimageparse_serving.volume.geometry import Geometry
 from medimageparse_serving.volume.sliding_window import places_in_square
 from medimageparse_serving.volume.stored_maps import StoredMaps
@@ -37,12 +38,6 @@ def exists(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
     return there
 
 
-def to_eight_bits(probabilities: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """0..1 as 0..255, above 127.5 where it is above 0.5 and nowhere else."""
-    values: NDArray[np.uint8] = np.ceil(255 * probabilities - np.float32(0.5)).astype(np.uint8)
-    return values
-
-
 def square_probabilities(logits: NDArray[np.float32], gate: NDArray[np.bool_], image_size: int) -> NDArray[np.float32]:
     """Logits [P,s,s] -> probabilities [P,size,size], 0 for the prompts that the gate [P] leaves out."""
     matrix = enlarging_matrix(logits.shape[-1], image_size)
@@ -60,9 +55,9 @@ class PromptMaps:
 
     outputs = ("mask_logits",)
 
-    def __init__(self, kind: str, n_prompts: int, geometry: Geometry, image_size: int) -> None:
+    def __init__(self, kind: str, n_prompts: int, geometry: Geometry, image_size: int, output: str = "all") -> None:
         self.kind, self.image_size = kind, image_size
-        self.maps = StoredMaps.empty(n_prompts, geometry)
+        self.maps = StoredMaps.empty(n_prompts, geometry, output=output)
 
     def read(self, slices: range, found: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Adds a window: mask_logits [S,P,s,s] and scores [S,P]."""

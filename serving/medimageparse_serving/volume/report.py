@@ -139,7 +139,6 @@ def describe_prompts(
     """What was found for each prompt in the labels [D,H,W]."""
     counts, occurs = count_labels(label_slices)
     affine = np.array(geometry.image.affine)
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     described = []
     for label, prompt in enumerate(prompts, start=1):
         voxels = int(counts[label])
@@ -155,7 +154,7 @@ def describe_prompts(
                 lost_to=[{"label": k, "slices": n} for k, n in segmented.lost_to[label - 1]],
                 why_absent=why_absent(voxels, segmented.slices_scored[label - 1], segmented.lost_to[label - 1]),
                 voxels=voxels,
-                volume_ml=round(voxels * voxel_ml, 6),
+                volume_ml=round(voxels * geometry.voxel_ml, 6),
                 box_voxels=box,
                 box_mm=box_in_mm(box, affine) if box else None,
                 truncated=bool(truncated[label - 1]),

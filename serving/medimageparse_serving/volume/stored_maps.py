@@ -14,7 +14,7 @@ from medimageparse_serving.volume.nifti_masks import encode_nifti_file
 
 @dataclass(frozen=True, eq=False)
 class StoredMaps:
-    """Two views of the same voxels. In memory x runs fastest, as in a NIfTI file, so that a file takes no copy.
+    """Two views of the same voxels.
 
     stored: [P,x,y,z]
     slices: [P,D,H,W], as the networks see them
@@ -25,10 +25,17 @@ class StoredMaps:
     geometry: Geometry
 
     @classmethod
-    def empty(cls, n_maps: int, geometry: Geometry, dtype: DTypeLike = np.uint8) -> "StoredMaps":
-        """All voxels are 0."""
+    def empty(
+        cls, n_maps: int, geometry: Geometry, dtype: DTypeLike = np.uint8, *, output: str = "all"
+    ) -> "StoredMaps":
+        """All voxels are 0. They lie in memory as the output wants them, which then takes no copy.
+
+        In a NIfTI file x runs fastest, and in a tensor z.
+        """
         x, y, z = geometry.image.shape
-        stored = np.zeros((n_maps, z, y, x), dtype).transpose(0, 3, 2, 1)
+        is_for_file = is_file(output)
+        stored = np.zeros((n_maps, z, y, x) if is_for_file else (n_maps, x, y, z), dtype)
+        stored = stored.transpose(0, 3, 2, 1) if is_for_file else stored
         flipped = [1 + axis for axis in range(3) if geometry.flipped[axis]]
         slices = np.flip(stored.transpose(0, *(1 + axis for axis in geometry.axes)), flipped)
         return cls(stored, slices, geometry)

@@ -8,10 +8,11 @@ import numpy as np
 from medimageparse_contract.options import MAX_DRAWS
 from numpy.typing import NDArray
 
+from medimageparse_serving.eight_bits import to_eight_bits
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.volume.geometry import Geometry
 from medimageparse_serving.volume.merging import merge
-from medimageparse_serving.volume.probabilities import exists, square_probabilities, to_eight_bits
+from medimageparse_serving.volume.probabilities import exists, square_probabilities
 from medimageparse_serving.volume.sliding_window import places_in_square
 from medimageparse_serving.volume.stored_maps import StoredMaps
 
@@ -53,19 +54,31 @@ def read_draws(sent: int | None) -> int:
 class Draws:
     """Mean and spread of several draws of a volume, filled window by window.
 
-    kind: "masks", "probabilities" or "": which map of the mean is kept beside the uncertainty
+    kind: "masks", "probabilities" or "": which map of the mean is kept
+    has_spread: whether the map of uncertainty is kept
     image_size: the side of the square slices that the networks see
     """
 
     outputs = ("mask_logits",)
 
-    def __init__(self, n_draws: int, n_prompts: int, kind: str, geometry: Geometry, image_size: int) -> None:
+    def __init__(
+        self,
+        n_draws: int,
+        n_prompts: int,
+        kind: str,
+        geometry: Geometry,
+        image_size: int,
+        output: str,
+        *,
+        has_spread: bool,
+    ) -> None:
         self.n_draws, self.kind, self.image_size = n_draws, kind, image_size
-        self.uncertainty = StoredMaps.empty(n_prompts, geometry)
-        self.means = StoredMaps.empty(n_prompts, geometry) if kind else None
-        self.common = np.zeros(
-            (n_prompts, n_draws, n_draws)
-        )  # voxels that two draws share; of one with itself, its own
+        self.uncertainty = StoredMaps.empty(n_prompts, geometry, output=output) if has_spread else None
+        self.means = StoredMaps.empty(n_prompts, geometry, output=output) if kind else None
+        _, height, width = (geometry.image.shape[axis] for axis in geometry.axes)
+        self.places = places_in_square(image_size, height, width)
+        # voxels that two draws share; of one with itself, its own
+        self.common = np.zeros((n_prompts, n_draws, n_draws))
 
     def read(self, slices: range, found: Arrays) -> Arrays:
         """Adds a window: mask_logits [S,K*P,s,s] and scores [S,K*P], all prompts of a draw side by side.
@@ -89,19 +102,20 @@ class Draws:
             return np.zeros((self.image_size, self.image_size), np.float32)
         drawn = square_probabilities(logits, gate, self.image_size)
         mean: NDArray[np.float32] = drawn.mean(0)
-        rows, columns = places_in_square(self.image_size, *self.uncertainty.slices.shape[2:])
-        place = np.ix_(rows, columns)
-        spread = np.sqrt(((drawn - mean) ** 2).mean(0))[place]
-        self.uncertainty.slices[prompt, d] = np.rint(UNCERTAINTY_SCALE * spread)
+        place = np.ix_(*self.places)
+        if self.uncertainty:
+            spread = np.sqrt(((drawn - mean) ** 2).mean(0))[place]
+            self.uncertainty.slices[prompt, d] = np.rint(UNCERTAINTY_SCALE * spread)
         if self.means:
             self.means.slices[prompt, d] = mean[place] > 0.5 if self.kind == "masks" else to_eight_bits(mean[place])
-        masks = (drawn[:, rows[:, None], columns] > 0.5).reshape(self.n_draws, -1).astype(np.float32)
+        masks = (drawn[:, *place] > 0.5).reshape(self.n_draws, -1).astype(np.float32)
         self.common[prompt] += masks @ masks.T  # whole numbers, exact: a slice has at most 2^24 voxels
         return mean
 
     def answer(self, output: str, wanted: Collection[str]) -> Arrays:
-        made = self.uncertainty.answer("uncertainty", output, wanted)
-        return made | (self.means.answer(self.kind, output, wanted) if self.means else {})
+        maps = {"uncertainty": self.uncertainty, self.kind: self.means}
+        made = [kept.answer(name, output, wanted) for name, kept in maps.items() if kept]
+        return {name: array for one in made for name, array in one.items()}
 
     def describe(self, voxel_ml: float) -> list[DrawsReport]:
         return [describe_draws(common, voxel_ml) for common in self.common]

@@ -33,9 +33,14 @@ class Wishes:
         self.output, self.wanted = inputs.choice("output", OUTPUTS_3D), wanted
         self.instances, self.n_draws = bool(inputs.item("instances")), read_draws(inputs.item("draws"))
         kind = map_kind(self.output)
-        self.kind = kind if {kind, f"{kind}_file"} & set(wanted) else ""
+        self.kind = kind if self.is_wanted(kind) else ""
+        self.has_spread = self.n_draws > 1 and self.is_wanted("uncertainty")
         if self.instances and self.n_draws > 1:
             raise Refused("instances are those of one draw; send draws 1, or leave instances out")
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether the caller takes a map, as a tensor or as a file."""
+        return name in self.wanted or f"{name}_file" in self.wanted
 
     @property
     def encoded(self) -> set[str]:
@@ -47,7 +52,7 @@ class Wishes:
         """Refuses what takes too much memory or work, before it begins. shape: of the volume."""
         if self.n_draws > 1:
             check_draws(self.n_draws, n_prompts, max_draw_prompts)
-        n_maps = bool(self.kind) + (self.n_draws > 1)
+        n_maps = bool(self.kind) + self.has_spread
         n_bytes = (n_maps * n_prompts + INSTANCE_BYTES * self.instances) * prod(shape)
         if n_bytes > max_map_bytes:
             raise Refused(
@@ -66,14 +71,21 @@ class Makers:
 
     def __init__(self, wishes: Wishes, n_prompts: int, geometry: Geometry, image_size: int) -> None:
         self.wishes, self.n_prompts, self.geometry = wishes, n_prompts, geometry
-        self.affine = np.array(geometry.image.affine)
         self.draws = self.maps = self.edges = None
         if wishes.n_draws > 1:
-            self.draws = Draws(wishes.n_draws, n_prompts, wishes.kind, geometry, image_size)
+            self.draws = Draws(
+                wishes.n_draws,
+                n_prompts,
+                wishes.kind,
+                geometry,
+                image_size,
+                wishes.output,
+                has_spread=wishes.has_spread,
+            )
         elif wishes.kind:
-            self.maps = PromptMaps(wishes.kind, n_prompts, geometry, image_size)
+            self.maps = PromptMaps(wishes.kind, n_prompts, geometry, image_size, wishes.output)
         if wishes.instances:
-            self.numbers = StoredMaps.empty(1, geometry, np.uint16)
+            self.numbers = StoredMaps.empty(1, geometry, np.uint16, output=wishes.output)
             self.edges = Edges(self.numbers.slices.shape[1:], image_size)
         self.readers = [reader for reader in (self.draws, self.maps, self.edges) if reader]
         self.told: dict[str, list[Any]] = {}  # field of a prompt's report -> its value for each prompt
@@ -83,14 +95,13 @@ class Makers:
         output, wanted = self.wishes.output, self.wishes.wanted
         answer: Arrays = {}
         if self.draws:
-            voxel_ml = abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
-            self.told["draws"] = [asdict(told) for told in self.draws.describe(voxel_ml)]
+            self.told["draws"] = [asdict(told) for told in self.draws.describe(self.geometry.voxel_ml)]
             answer |= self.draws.answer(output, wanted)
         if self.maps:
             answer |= self.maps.answer(output, wanted)
         if self.edges:
             owners = find_instances(label_slices, self.edges.edges, self.numbers.slices[0])
-            described = describe_instances(self.numbers.stored[0], owners, self.n_prompts, self.affine)
+            described = describe_instances(self.numbers.stored[0], owners, self.n_prompts, self.geometry)
             self.told["instances"] = [[asdict(each) for each in of_prompt] for of_prompt in described]
             answer |= self.numbers.answer("instances", output, wanted, is_one=True)
         return answer

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.places import DATA
+from medimageparse_serving.eight_bits import to_eight_bits
 from medimageparse_serving.volume.nifti_masks import restore_labels
 from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
 from medimageparse_serving.volume.probabilities import (
     PromptMaps,
     enlarging_matrix,
     exists,
-    to_eight_bits,
 )
 from medimageparse_serving.volume.sliding_window import from_square
 from medimageparse_serving.volume.stored_maps import StoredMaps
@@ -114,3 +114,14 @@ def test_maps_lie_as_the_volume_was_stored(affine):
 def test_only_what_is_asked_for_is_made(output, wanted, made):
     maps = StoredMaps.empty(1, geometry_of((5, 4, 3)))
     assert list(maps.answer("masks", output, wanted)) == made
+
+
+@pytest.mark.parametrize("output", ["masks", "masks_file"])
+def test_a_map_lies_as_its_output_wants_it(output):
+    maps = StoredMaps.empty(2, geometry_of((5, 4, 3)), output=output)
+    maps.slices[1, 2] = 1
+    in_order = {"masks": maps.stored, "masks_file": np.moveaxis(maps.stored, 0, 3).T}[output]
+    assert in_order.flags.c_contiguous
+    assert np.count_nonzero(maps.stored[0]) == 0 < np.count_nonzero(maps.stored[1])
+    if output == "masks":
+        assert np.shares_memory(maps.answer("masks", output, ["masks"])["masks"], maps.stored)
