@@ -108,7 +108,7 @@ class Draws:
             self.uncertainty.slices[prompt, d] = np.rint(UNCERTAINTY_SCALE * spread)
         if self.means:
             self.means.slices[prompt, d] = mean[place] > 0.5 if self.kind == "masks" else to_eight_bits(mean[place])
-        masks = (drawn[:, *place] > 0.5).reshape(self.n_draws, -1).astype(np.float32)
+        masks = (drawn[:, place[0], place[1]] > 0.5).reshape(self.n_draws, -1).astype(np.float32)
         self.common[prompt] += masks @ masks.T  # whole numbers, exact: a slice has at most 2^24 voxels
         return mean
 
