@@ -175,8 +175,8 @@ class Client:
     ) -> ImageSegmentation:
         """Segments each prompt in an image, or without prompts all that the published model knows in such an image.
 
-        image: path of a PNG, JPEG or DICOM file, the bytes of one, a PIL image (pixels as stored), or a
-            uint8 array [H,W] or [H,W,3]; of DICOM files those with one grey slice
+        image: path of a PNG, JPEG, TIFF, BMP, WebP or DICOM file, the bytes of one, a PIL image (pixels as stored), or
+            a uint8 array [H,W] or [H,W,3]; of DICOM files those with one grey slice
         prompts: one text for each structure, for example "left lung"; label k is the k-th prompt
         image_type: kind of image, for example "X-Ray-Chest". With prompts: adds p-values for those it knows. Alone:
             recognition, the prompts of the result are what was found

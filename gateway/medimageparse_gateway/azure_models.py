@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pybase64
+from medimageparse_contract.image_formats import NAMES, format_of
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from numpy.typing import NDArray
 
@@ -16,14 +17,14 @@ from medimageparse_gateway.triton import Value
 
 Outputs: TypeAlias = Mapping[str, NDArray[Any]]
 
-PNG, JPEG, GZIP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
 NIFTI = tuple(struct.pack(order + "i", size) for order in "<>" for size in (348, 540))  # sizes of a header
 # the 3D card's decoder reads its file before it is flushed: what fits into Python's file buffer is not there yet
 FILE_BUFFER = 128 * 2**10
 COMMENT = 0x10  # of gzip's flags
 HEADER = 10  # bytes of gzip's header
 
-NO_KIND = "row 0: image is neither a PNG or JPEG file nor a NIfTI file; send an image for {}, or a volume for {}"
+NO_KIND = f"row 0: image is neither a {NAMES} file nor a NIfTI file; send an image for {{}}, or a volume for {{}}"
 
 
 def encode_image_answer(outputs: Outputs) -> bytes:
@@ -116,6 +117,6 @@ def model_of_file(file: bytes) -> ScoredModel:
     """The model for a file of this kind. Raises HttpError."""
     if file.startswith((GZIP, *NIFTI)):
         return MODELS[MODEL_3D]
-    if file.startswith((PNG, JPEG)):
+    if format_of(file):
         return MODELS[MODEL_2D]
     raise HttpError(400, NO_KIND.format(MODEL_2D, MODEL_3D))

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import Any, TypeAlias
 
+from medimageparse_contract.image_formats import NAMES
 from medimageparse_contract.image_types import TARGETS
 from medimageparse_contract.options import INTENSITIES, MAX_DRAWS, ORIENTATIONS, SLICE_AXES
 from starlette.requests import Request
@@ -66,7 +67,7 @@ def document() -> Json:
     volume["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] += ["prompt"]
     answer_with(volume, (*VOLUME_ANSWERS, EVENT_STREAM))
     described = "A palette PNG in the pixels of the picture, label k is the k-th prompt; a report; or probabilities."
-    image = ask("segmentImage", "Segment a PNG or JPEG", described, ("image_type", "joint", "p_value_threshold"))
+    image = ask("segmentImage", f"Segment a {NAMES} file", described, ("image_type", "joint", "p_value_threshold"))
     answer_with(image, IMAGE_ANSWERS)
     filters = [
         {"name": name, "in": "query", "schema": STRING, "description": words}

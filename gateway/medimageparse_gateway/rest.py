@@ -84,7 +84,7 @@ def file_answer(output: str, inputs: dict[str, Value]) -> Answer:
 
 
 async def images(request: Request) -> Response:
-    """Segments a PNG or JPEG picture, or recognizes what is in it."""
+    """Segments a picture, or recognizes what is in it."""
     media = choose(request.headers.get("accept", ""), (*IMAGE_ANSWERS, EVENT_STREAM))
     form = await read_form(request, IMAGE_OPTIONS)
     if not form.prompts and "image_type" not in form.options:

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 from helpers.image_answers import image_file
+from helpers.tiff_files import rewritten_tag
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from medimageparse_contract.image_formats import FORMATS
 from nibabel.nifti1 import Nifti1Extension, Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 from PIL import Image
@@ -206,12 +208,14 @@ def any_nifti() -> st.SearchStrategy[bytes]:
 
 
 PICTURE_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK")
+OTHER_MODES = {"BMP": ("LA", "RGBA", "I;16"), "WEBP": ("1", "LA", "I;16", "P")}  # that Pillow does not write in it
+COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits")
 
 
 @st.composite
 def picture_files(draw: Callable[..., Any]) -> bytes:
-    """Small PNG and JPEG files of every mode, with texts, EXIF, palettes and transparency."""
-    mode, kind = draw(st.sampled_from(PICTURE_MODES)), draw(st.sampled_from(("PNG", "JPEG")))
+    """Small files of every kind and mode, with texts, EXIF, palettes and transparency."""
+    mode, kind = draw(st.sampled_from(PICTURE_MODES)), draw(st.sampled_from(FORMATS))
     height, width = draw(st.tuples(st.integers(1, 24), st.integers(1, 24)))
     values = np.random.default_rng(draw(st.integers(0, 9))).integers(0, 2**16, (height, width, 3)).astype(np.uint16)
     if mode == "I;16":
@@ -220,13 +224,13 @@ def picture_files(draw: Callable[..., Any]) -> bytes:
         picture = Image.fromarray((values >> 8).astype(np.uint8)).convert(mode)
     if kind == "JPEG" and mode not in ("L", "RGB", "CMYK"):
         picture = picture.convert("RGB")
-    if kind == "PNG" and mode == "CMYK":
+    if kind in ("PNG", "BMP", "WEBP") and mode in ("CMYK", *OTHER_MODES.get(kind, ())):
         picture = picture.convert("RGB")
     options: dict[str, Any] = {}
     exif = draw(st.integers(0, 12))
     if exif:
         tags = Image.Exif()
-        tags[0x0112], tags[0x010E] = exif, SECRET
+        tags[0x0112], tags[0x010E] = min(exif, 8) if kind == "TIFF" else exif, SECRET  # libtiff writes no other
         options["exif"] = tags
     if kind == "PNG":
         options["pnginfo"] = PngInfo()
@@ -239,9 +243,15 @@ def picture_files(draw: Callable[..., Any]) -> bytes:
                 if picture.mode == "RGB"
                 else draw(st.integers(0, 255))
             )
-    else:
+    elif kind == "TIFF":
+        options |= {"compression": draw(st.sampled_from(COMPRESSIONS)), "description": SECRET}
+    elif kind == "WEBP":
+        options["lossless"] = draw(st.booleans())
+    elif kind == "JPEG":
         options |= {"comment": SECRET, "progressive": draw(st.booleans()), "quality": draw(st.integers(1, 95))}
         options["subsampling"] = draw(st.integers(0, 2))
+    if kind in ("TIFF", "WEBP") and draw(st.booleans()):
+        options |= {"save_all": True, "append_images": [picture]}
     return image_file(picture, kind, **options)
 
 
@@ -274,7 +284,13 @@ def rewritten_chunk(draw: Callable[..., Any]) -> bytes:
 def any_picture() -> st.SearchStrategy[bytes]:
     files = picture_files()
     return st.one_of(
-        files, packed(files, False), damaged(files), damaged(files), rewritten_chunk(), packed(damaged(files), False)
+        files,
+        packed(files, False),
+        damaged(files),
+        damaged(files),
+        rewritten_chunk(),
+        rewritten_tag(),
+        packed(damaged(files), False),
     )
 
 

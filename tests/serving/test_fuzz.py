@@ -11,8 +11,8 @@ import pytest
 from helpers.fuzzed_input import SECRET, TIMES, any_nifti, any_picture, any_text, nifti_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from medimageparse_serving.image.image_file import Limits as ImageLimits
 from medimageparse_serving.image.image_file import decode_image
+from medimageparse_serving.image.limits import Limits as ImageLimits
 from medimageparse_serving.prompts.clip_tokenizer import MAX_TOKENS, decode_text, split_prompts, tokenize
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.volume.nifti_masks import encode_nifti, restore_labels

@@ -1,8 +1,6 @@
-"""What the caller has (path, bytes, PIL image or array) -> the bytes of a PNG or JPEG file, and back."""
+"""What the caller has (path, bytes, PIL image or array) -> the bytes of a file that the server takes."""
 
 import os
-import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from medimageparse_contract import exif
+from medimageparse_contract import image_formats
+from medimageparse_contract.image_formats import NAMES, format_of
 from PIL import Image
 
 from medimageparse_client.errors import InvalidImage
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom", ".ima")  # usual ones; the content says what a file is
-PICTURE_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+SUFFIXES = (*image_formats.SUFFIXES, ".dcm", ".dicom", ".ima")  # usual ones; the content says what a file is
+TAKEN = f"{NAMES.replace(' or', ',')} or DICOM"
 DICOM_MAGIC = slice(128, 132), b"DICM"
 HEAD = 400  # bytes that tell what a file is
 # what else is given now and then: where its mark stands, the mark, what to call it, and what to do
@@ -33,13 +32,9 @@ OTHER_FORMATS = (
     (0, b"\x1c\x02\0\0", "a NIfTI file", "segment takes it"),
     (0, b"\0\0\x02\x1c", "a NIfTI file", "segment takes it"),
     (0, b"\x1f\x8b", "a gzip file", "unpack it, or if it is a .nii.gz, segment takes it"),
-    (0, b"II*\0", "a TIFF file", CONVERT),
-    (0, b"MM\0*", "a TIFF file", CONVERT),
-    (0, b"II+\0", "a TIFF file", CONVERT),
-    (0, b"MM\0+", "a TIFF file", CONVERT),
+    (0, b"II+\0", "a BigTIFF file", CONVERT),
+    (0, b"MM\0+", "a BigTIFF file", CONVERT),
     (0, b"GIF8", "a GIF file", CONVERT),
-    (0, b"BM", "a BMP file", CONVERT),
-    (8, b"WEBP", "a WebP file", CONVERT),
     (4, b"ftyp", "a HEIC, AVIF or video file", CONVERT),
     (4, b"jP  ", "a JPEG 2000 file", CONVERT),
     (0, b"\xff\x4f\xff\x51", "a JPEG 2000 file", CONVERT),
@@ -53,13 +48,12 @@ OTHER_FORMATS = (
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 # tags of a TIFF, and a value of the second
 PHOTOMETRIC, SAMPLE_FORMAT, SIGNED = 262, 339, 2
-UPRIGHT = {orientation: Image.Transpose[name] for orientation, name in exif.UPRIGHT.items()}
 PIL_ERRORS = (OSError, SyntaxError, ValueError)
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The PNG or JPEG to send, and where it comes from a DICOM file, the way back to the slice."""
+    """The file to send, and where it comes from a DICOM file, the way back to the slice."""
 
     data: bytes = field(repr=False)
     dicom_slice: "DicomSlice | None" = None
@@ -79,10 +73,10 @@ def encode_image(image: AnyImage, window: Window | None = None) -> EncodedImage:
         raise InvalidImage("an image is a path, bytes, a PIL image or a uint8 array")
     if is_dicom(data):
         return encode_dicom(data, window)
-    if not data.startswith(PICTURE_MAGIC):
+    if not format_of(data):
         raise InvalidImage(describe_other_format(data))
     if window is not None:
-        raise InvalidImage("window belongs to CT slices in DICOM files; a PNG or JPEG is sent as it is")
+        raise InvalidImage("window belongs to CT slices in DICOM files; other images are sent as they are")
     return EncodedImage(data)
 
 
@@ -98,7 +92,7 @@ def recognizes(path: Path) -> bool:
     """Whether a file is an image to segment, by its content; one that cannot be opened is none."""
     try:
         head = read_head(path)
-        return dicom_holds_picture(path) if is_dicom(head) else head.startswith(PICTURE_MAGIC)
+        return dicom_holds_picture(path) if is_dicom(head) else format_of(head) is not None
     except OSError:
         return False
 
@@ -148,8 +142,8 @@ def describe_other_format(data: bytes) -> str:
     """What to say of a file that is not taken."""
     for offset, mark, name, advice in OTHER_FORMATS:
         if data.startswith(mark, offset):
-            return f"this is {name}, not a PNG, JPEG or DICOM file; {advice}"
-    return "this is not a PNG, JPEG or DICOM file; send one of these"
+            return f"this is {name}, not a {TAKEN} file; {advice}"
+    return f"this is not a {TAKEN} file; send one of these"
 
 
 def picture_of_array(array: npt.NDArray[np.uint8]) -> Image.Image:
@@ -190,49 +184,3 @@ def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:
         ) from error
     dicom_slice = read_slice(data, window)
     return EncodedImage(encode_picture(Image.fromarray(dicom_slice.square())), dicom_slice)
-
-
-def upright_size(data: bytes, exif_orientation: int) -> tuple[int, int]:
-    """Rows and columns of the picture in the bytes of a PNG or JPEG file when it is turned upright."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        columns, rows = Image.open(BytesIO(data), formats=("PNG", "JPEG")).size
-    is_turned = exif_orientation in (5, 6, 7, 8)
-    return (columns, rows) if is_turned else (rows, columns)
-
-
-def decode_picture(
-    data: bytes, exif_orientation: int = 1, grey_range: Sequence[float] | None = None, padding: Sequence[float] = ()
-) -> Image.Image:
-    """The picture (RGB) in the bytes of a PNG or JPEG file as the server saw it: turned upright, on black.
-
-    grey_range: the values of a 16-bit file that are black and white
-    padding: those that are black wherever they lie
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd chunks and tags, as the server does
-        picture: Image.Image = Image.open(BytesIO(data), formats=("PNG", "JPEG"))
-        picture.load()
-    see_through = picture.info.get("transparency")
-    if picture.mode == "I;16":
-        stored = np.array(picture, np.float64)
-        if see_through is not None:
-            stored[stored == see_through] = 0
-        low, high = grey_range or (0, 2**16 - 1)
-        grey = (np.clip(stored, low, high) - low) / ((high - low) or 1) * 255
-        grey[np.isin(stored, padding)] = 0
-        picture = Image.fromarray(grey.astype(np.uint8))
-    elif picture.has_transparency_data:
-        if isinstance(see_through, int | tuple) and picture.mode in ("L", "RGB"):
-            picture.info["transparency"] = to_8_bits(see_through, data[24])  # only a PNG has such
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "black"), layer)
-    picture = picture.convert("RGB")
-    return picture.transpose(UPRIGHT[exif_orientation]) if exif_orientation in UPRIGHT else picture
-
-
-def to_8_bits(see_through: int | tuple[int, ...], bits: int) -> int | tuple[int, ...]:
-    """The transparent colour of a PNG as the decoded pixels have it: PIL leaves it as it stands in a file of `bits`."""
-    if isinstance(see_through, tuple):
-        return tuple(value >> max(0, bits - 8) & 255 for value in see_through)
-    return see_through * 255 // (2**bits - 1) if see_through < 2**bits else see_through & 255

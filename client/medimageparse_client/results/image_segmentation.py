@@ -12,7 +12,8 @@ from PIL import Image
 
 from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, picture_bytes, write_file, write_files, write_picture
-from medimageparse_client.formats.picture import EncodedImage, decode_picture, encode_picture, upright_size
+from medimageparse_client.formats.picture import EncodedImage, encode_picture
+from medimageparse_client.formats.shown_picture import decode_picture, upright_size
 from medimageparse_client.results.answer import Answer, odd_answers_refused
 from medimageparse_client.results.colours import colour, colours_of
 from medimageparse_client.results.mask_files import mask_names
@@ -36,7 +37,7 @@ class ImageSegmentation:
     report: the server's: per prompt area, bounding box, category, p-value; hashes, times; `warnings`, sentences on what
         makes the picture doubtful, usually none.
         For a DICOM slice area and box are those in the slice's pixels, and `dicom` says how it was windowed
-    image: the bytes of a PNG or JPEG in whose pixels the masks lie, for the preview
+    image: the bytes of an image file in whose pixels the masks lie, for the preview
     """
 
     prompts: tuple[str, ...]

@@ -1,6 +1,7 @@
-"""Step 1 of 2D: a PNG or JPEG file -> the square that the networks see, and the geometry that leads back."""
+"""Step 1 of 2D: an image file -> the square that the networks see, and the geometry that leads back."""
 
-from medimageparse_serving.image.image_file import Limits, decode_image
+from medimageparse_serving.image.image_file import decode_image
+from medimageparse_serving.image.limits import Limits
 from medimageparse_serving.triton.step import Step
 from medimageparse_serving.triton.tensors import Inputs
 

@@ -18,6 +18,7 @@ class Geometry:
 
     format: str
     mode: str  # Pillow's, as the file stores it
+    pages: int  # of a TIFF, whose first is read; 1 of all others
     exif_orientation: int
     height: int
     width: int

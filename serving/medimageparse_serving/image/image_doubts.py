@@ -22,6 +22,7 @@ from PIL import Image
 
 from medimageparse_serving.volume.grey_values import find_offset
 
+GREY_16 = ("I;16", "I;16B")  # Pillow's modes of 16-bit grey
 FEW_COLOURS = 8
 NARROW = 32  # of 256 grey values
 TAILS = 0.005  # of the pixels at either end: what the percentiles leave out
@@ -37,13 +38,13 @@ Counts = NDArray[np.int64]
 def find_doubts(picture: Image.Image, rgb: Image.Image, padding: list[int]) -> list[str]:
     """Sentences on a decoded picture and the RGB that the networks see of it; usually none."""
     doubts = list(doubts_of_colours(picture))
-    if picture.mode == "I;16":
-        doubts.extend(doubts_of_16_bits(np.asarray(picture), padding))
+    if picture.mode in GREY_16:
+        doubts.extend(doubts_of_16_bits(np.asarray(picture, np.uint16), padding))
     return doubts or list(doubts_of_contrast(rgb))
 
 
 def doubts_of_colours(picture: Image.Image) -> Iterator[str]:
-    if picture.mode == "CMYK" and "adobe" not in picture.info:
+    if picture.format == "JPEG" and picture.mode == "CMYK" and "adobe" not in picture.info:
         yield (
             "the JPEG is CMYK and does not say whether its colours are inverted; they are read as Adobe writes them. "
             "If the preview shows a negative, send the picture as RGB"

@@ -102,7 +102,7 @@ def test_dicom_in_a_folder_is_known_by_its_content(triton, folder, tmp_path, cap
     assert "3 of 4 images segmented" in out
     told = sorted(err.splitlines())
     assert told[0] == f"medimageparse: {folder}/notes.txt and 2 more: no image, left out"
-    assert told[1].startswith(f"medimageparse: {folder}/z.dcm: this is not a PNG, JPEG or DICOM file")
+    assert told[1].startswith(f"medimageparse: {folder}/z.dcm: this is not a PNG, JPEG, TIFF, BMP, WebP or DICOM file")
     assert len(told) == 2
 
 

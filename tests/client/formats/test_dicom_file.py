@@ -199,7 +199,7 @@ def test_other_files_are_called_what_they_are(kind, name, tmp_path):
     assert not recognizes(path)
     with pytest.raises(InvalidImage, match=f"this is {called}" if called else "this is not a PNG") as caught:
         encode_image(path)
-    assert "not a PNG, JPEG or DICOM file" in str(caught.value)
+    assert "not a PNG, JPEG, TIFF, BMP, WebP or DICOM file" in str(caught.value)
 
 
 def test_random_bytes_are_no_images(tmp_path):
@@ -302,7 +302,7 @@ def check_picture(dicom_slice, path):
 
 def is_true(sentence, path):
     """Whether pydicom, asked otherwise, says the same of the file."""
-    if "not a PNG, JPEG or DICOM file" in sentence:
+    if "not a PNG, JPEG, TIFF, BMP, WebP or DICOM file" in sentence:
         return path.suffix in (".txt", ".json", ".dump", ".icc", ".gz") or "Rows" not in pydicom.dcmread(
             path, force=True
         )

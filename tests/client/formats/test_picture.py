@@ -1,12 +1,13 @@
 """What the client takes as an image."""
 
 import io
-import struct
 
 import numpy as np
 import pytest
+from helpers.tiff_files import PHOTOMETRIC, tiff_of
 from medimageparse_client import InvalidImage
-from medimageparse_client.formats.picture import decode_picture, encode_image
+from medimageparse_client.formats.picture import encode_image
+from medimageparse_client.formats.shown_picture import decode_picture
 from PIL import Image
 
 
@@ -86,33 +87,6 @@ def test_other_pil_images_are_refused(mode):
         encode_image(Image.new(mode, (3, 3)))
 
 
-def tiff(array, photometric=1, sample_format=1):
-    """The bytes of a TIFF file of one strip, in the byte order of `array`."""
-    order = ">" if array.dtype.byteorder == ">" else "<"
-    height, width = array.shape
-    n_bits, data = 8 * array.dtype.itemsize, array.tobytes()
-    short, long = 3, 4
-    tags = [
-        (256, short, width),
-        (257, short, height),
-        (258, short, n_bits),
-        (259, short, 1),
-        (262, short, photometric),
-        (273, long, 8),
-        (277, short, 1),
-        (278, short, height),
-        (279, long, len(data)),
-        (339, short, sample_format),
-    ]
-    entries = [
-        struct.pack(f"{order}HHI", tag, kind, 1) + struct.pack(f"{order}{'HH' if kind == short else 'I'}", *value)
-        for tag, kind, number in tags
-        for value in [(number, 0) if kind == short else (number,)]
-    ]
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(data))
-    return head + data + struct.pack(f"{order}H", len(tags)) + b"".join(entries) + bytes(4)
-
-
 @pytest.mark.parametrize("photometric", [0, 1], ids=["0 is white", "0 is black"])
 @pytest.mark.parametrize(
     ("dtype", "sample_format"), [("u1", 1), ("i1", 2), ("<u2", 1), (">u2", 1), ("<i2", 2), ("<u4", 1), ("<f4", 3)]
@@ -120,8 +94,9 @@ def tiff(array, photometric=1, sample_format=1):
 def test_a_tiff_through_pil_is_right_or_refused(dtype, sample_format, photometric):
     """Pillow turns 8 bits round where 0 is white, 16 bits not, and takes signed bytes for unsigned."""
     array = (np.arange(48).reshape(6, 8) - 20 * (sample_format == 2)).astype(dtype)
+    order = ">" if array.dtype.byteorder == ">" else "<"
     try:
-        picture = Image.open(io.BytesIO(tiff(array, photometric, sample_format)))
+        picture = Image.open(io.BytesIO(tiff_of(array, {PHOTOMETRIC: [photometric]}, order)))
     except OSError:  # Pillow refuses it
         return
     if sample_format == 1 and (dtype == "u1" or (dtype == "<u2" and photometric == 1)):
@@ -162,10 +137,10 @@ def test_images_without_pixels(empty):
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"hello", b"GIF89a" + bytes(200), bytes(400), file_of(Image.new("L", (2, 2)), "TIFF")]
+    "data", [b"", b"hello", b"GIF89a" + bytes(200), bytes(400), b"II+\0" + bytes(40), b"BM" + bytes(40)]
 )
 def test_other_bytes_are_refused(data):
-    with pytest.raises(InvalidImage, match="not a PNG, JPEG or DICOM file"):
+    with pytest.raises(InvalidImage, match="not a PNG, JPEG, TIFF, BMP, WebP or DICOM file"):
         encode_image(data)
 
 

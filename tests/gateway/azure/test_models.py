@@ -7,6 +7,8 @@ import struct
 
 import numpy as np
 import pytest
+from helpers.image_answers import image_file
+from medimageparse_contract.image_formats import FORMATS
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_gateway.azure_forms import Row
 from medimageparse_gateway.azure_models import (
@@ -18,6 +20,7 @@ from medimageparse_gateway.azure_models import (
     pad_gzip,
 )
 from medimageparse_gateway.errors import HttpError
+from PIL import Image
 
 IMAGE_MODEL, VOLUME_MODEL = MODELS[MODEL_2D], MODELS[MODEL_3D]
 NIFTI_HEADERS = [struct.pack(order + "i", size) + bytes(344) for order in "<>" for size in (348, 540)]
@@ -28,8 +31,9 @@ def test_gzip_and_nifti_are_volumes(file):
     assert model_of_file(file) is VOLUME_MODEL
 
 
-@pytest.mark.parametrize("file", [b"\x89PNG\r\n\x1a\n...", b"\xff\xd8\xff\xe0..."])
-def test_png_and_jpeg_are_images(file):
+@pytest.mark.parametrize("kind", FORMATS)
+def test_pictures_are_images(kind):
+    file = image_file(Image.new("RGB", (2, 2)), kind)
     assert model_of_file(file) is IMAGE_MODEL
 
 

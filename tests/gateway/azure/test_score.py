@@ -181,7 +181,7 @@ def test_a_path_names_the_model_whatever_the_file_and_the_deployment(gateway, mo
 def test_a_file_of_no_kind_is_refused_where_both_are_served(gateway, models):
     answer = gateway.http.post("/score", json=table_of(b"some text"))
     assert answer.status_code == 400
-    assert "neither a PNG or JPEG file nor a NIfTI file" in answer.json()["message"]
+    assert "neither a PNG, JPEG, TIFF, BMP or WebP file nor a NIfTI file" in answer.json()["message"]
     assert models.requests == []
 
 

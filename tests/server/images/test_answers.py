@@ -102,9 +102,10 @@ def test_any_size_is_answered_in_its_size(infer_image, shape):
 
 @pytest.mark.parametrize(
     "kind",
-    ["grey", "alpha", "palette", "1 bit", "16 bit", "progressive JPEG", "CMYK JPEG", "bytes behind the end"],
+    ["grey", "alpha", "palette", "1 bit", "16 bit", "progressive JPEG", "CMYK JPEG", "bytes behind the end",
+     "TIFF", "packed TIFF", "16-bit TIFF", "BMP", "WebP"],
     ids=str,
-)
+)  # fmt: skip
 def test_other_kinds_of_file_show_what_their_rgb_shows(infer_image, picture, kind):
     grey = picture[:, :, 0]
     alpha = np.where(np.arange(120) < 50, 0, 255)[None].repeat(90, 0)
@@ -117,6 +118,11 @@ def test_other_kinds_of_file_show_what_their_rgb_shows(infer_image, picture, kin
         "16 bit": lambda: (image_file((grey > 99) * np.uint16(700)), (grey > 99) * 255),
         "progressive JPEG": lambda: as_read(image_file(picture, "JPEG", progressive=True)),
         "CMYK JPEG": lambda: as_read(image_file(Image.fromarray(picture).convert("CMYK"), "JPEG")),
+        "TIFF": lambda: as_read(image_file(picture, "TIFF")),
+        "packed TIFF": lambda: as_read(image_file(picture, "TIFF", compression="tiff_lzw")),
+        "16-bit TIFF": lambda: (image_file((grey > 99) * np.uint16(700), "TIFF"), (grey > 99) * 255),
+        "BMP": lambda: as_read(image_file(picture, "BMP")),
+        "WebP": lambda: as_read(image_file(picture, "WEBP")),
         "bytes behind the end": lambda: as_read(image_file(picture, "JPEG") + b"\xff\xda" * 999),
     }[kind]()
     plain = Image.fromarray(rgb.astype(np.uint8)).convert("RGB")

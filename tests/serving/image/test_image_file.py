@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from medimageparse_client.formats.picture import decode_picture
+from medimageparse_client.formats.shown_picture import decode_picture
 from medimageparse_serving.image.geometry import Geometry, Intensity
-from medimageparse_serving.image.image_file import Limits, decode_image
+from medimageparse_serving.image.image_file import decode_image
+from medimageparse_serving.image.limits import Limits
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -95,6 +96,7 @@ def test_a_square_stays_as_it_is():
     assert geometry == Geometry(
         format="PNG",
         mode="RGB",
+        pages=1,
         exif_orientation=1,
         height=80,
         width=80,
@@ -417,19 +419,15 @@ def test_a_png_with_changed_ends_of_line_is_named(change):
     assert refusal(save(RGB).replace(*change)).startswith("image was changed on its way as if it were text")
 
 
-@pytest.mark.parametrize("image", [b"", b"   ", b"text", base64.b64encode(SECRET * 9), b"\x88PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("image", [b"", b"   ", b"text", b"BM", base64.b64encode(SECRET * 9), b"\x88PNG\r\n\x1a\n"])
 def test_something_else_is_refused(image):
-    assert refusal(image).startswith("image is neither a PNG ")
+    assert refusal(image).startswith(("image is neither a file that is read here nor", "image is no file of a kind"))
 
 
 OTHERS = {
     "a GIF": save(RGB, "GIF"),
-    "a TIFF": save(RGB, "TIFF"),
-    "a BMP": save(RGB, "BMP"),
-    "a WebP": save(RGB, "WEBP"),
     "a BigTIFF": b"II+\0\x08\0\0\0" + bytes(40),
     "a BigTIFF (big-endian)": b"MM\0+\0\x08\0\0" + bytes(40),
-    "a TIFF (big-endian)": b"MM\0*\0\0\0\x08" + bytes(40),
     "a HEIC or AVIF": b"\0\0\0\x18ftypheic" + bytes(40),
     "a HEIC or AVIF (AVIF)": b"\0\0\0\x1cftypavif" + bytes(40),
     "an MP4 or QuickTime": b"\0\0\0\x18ftypisom" + bytes(40),
@@ -458,7 +456,9 @@ OTHERS = {
 def test_another_format_is_named(name):
     for image in (OTHERS[name], base64.encodebytes(OTHERS[name])):
         what = name.partition(" (")[0]
-        assert refusal(image) == f"image is {what} file; send a PNG or JPEG file, as it is or in base64"
+        assert (
+            refusal(image) == f"image is {what} file; send a PNG, JPEG, TIFF, BMP or WebP file, as it is or in base64"
+        )
 
 
 PNG, JPEG, PROGRESSIVE = save(RGB), save(smooth(), "JPEG"), save(smooth(), "JPEG", progressive=True)

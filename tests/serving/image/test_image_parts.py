@@ -8,8 +8,10 @@ import zlib
 import numpy as np
 import pytest
 from helpers.places import ROOT
-from medimageparse_serving.image.image_file import Limits, decode_image
+from medimageparse_serving.image.image_file import decode_image
+from medimageparse_serving.image.image_kinds import kind_of
 from medimageparse_serving.image.image_parts import check_parts
+from medimageparse_serving.image.limits import Limits
 from medimageparse_serving.refused import Refused
 from PIL import Image, JpegImagePlugin, PngImagePlugin
 
@@ -68,6 +70,10 @@ MUCH_METADATA = {
 }
 
 
+def parts_of(image):
+    return kind_of(image).parts(image)
+
+
 @pytest.fixture
 def _without_pillow(monkeypatch):
     """Pillow's readers must not even be asked."""
@@ -78,7 +84,7 @@ def _without_pillow(monkeypatch):
 @pytest.mark.usefixtures("_without_pillow")
 @pytest.mark.parametrize("image", MANY_PARTS.values(), ids=MANY_PARTS)
 def test_many_parts_are_refused(image):
-    sentence = "^image has more than 1000 segments or chunks; send it as a plain PNG or JPEG$"
+    sentence = "^image has more than 1000 segments, chunks or strips; send it as a plain PNG or JPEG$"
     with pytest.raises(Refused, match=sentence):
         decode_image(image, LIMITS)
 
@@ -95,8 +101,8 @@ def test_the_look_ends_at_the_limit():
     """However long the file is: nothing behind the part over the limit is looked at."""
     behind = b"\xff\xe5\0\2" * 1000
     for image in (jpeg_with(behind + b"\xff\xe5"), png_with(chunk(b"prVt") * 1001 + b"no chunk")):
-        with pytest.raises(Refused, match="more than 1000 segments or chunks"):
-            check_parts(image, 1000, 10**5, 20)
+        with pytest.raises(Refused, match="more than 1000 segments, chunks or strips"):
+            check_parts(parts_of(image), 1000, 10**5, 20)
 
 
 @pytest.mark.parametrize(
@@ -125,4 +131,6 @@ def test_as_many_chunks_as_a_large_png_has_are_within_the_limit_that_is_shipped(
     shipped = {name: int(value) for name, value in re.findall(r'key: "(\w+)" value { string_value: "(\d+)" }', config)}
     n_chunks = shipped["max_image_bytes"] // 8192  # the usual size of one
     chunks = chunk(b"IHDR", bytes(13)) + chunk(b"IDAT", bytes(8)) * n_chunks + chunk(b"IEND")
-    check_parts(PNG[:8] + chunks, *(shipped[name] for name in ("max_parts", "max_metadata_bytes", "max_scans")))
+    check_parts(
+        parts_of(PNG[:8] + chunks), *(shipped[name] for name in ("max_parts", "max_metadata_bytes", "max_scans"))
+    )

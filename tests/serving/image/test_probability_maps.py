@@ -34,6 +34,7 @@ from medimageparse_serving.prompts.request import Asked
 TALL = Geometry(
     format="PNG",
     mode="RGB",
+    pages=1,
     exif_orientation=1,
     height=37,
     width=20,
@@ -161,6 +162,7 @@ def test_report():
     assert report["image"] == {
         "format": "PNG",
         "mode": "RGB",
+        "pages": 1,
         "exif_orientation": 1,
         "height": 37,
         "width": 20,

@@ -25,7 +25,7 @@ from scipy import stats
 
 FLAT = [[2.0, 3.0], [1.0, 1.0], [1.5, 1.0], [1.0, 4.0]]
 GEOMETRY = Geometry(
-    "PNG", "RGB", 1, height=32, width=24, side=32, top=0, left=4, intensity=Intensity("none", None, []), warnings=[]
+    "PNG", "RGB", 1, 1, height=32, width=24, side=32, top=0, left=4, intensity=Intensity("none", None, []), warnings=[]
 )
 
 

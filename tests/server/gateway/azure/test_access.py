@@ -75,7 +75,7 @@ def test_a_large_body_takes_a_few_times_its_size_whatever_letters_are_in_it(lock
     body = json.dumps({"input_data": [{"image": image.decode(), "text": "🫀"}]}, ensure_ascii=False).encode()
     answer = locked.ask("/score", body, **KEY, **JSON)
     assert_error(answer, 400)
-    assert "neither a PNG or JPEG file" in answer.json()["message"]
+    assert "neither a PNG, JPEG, TIFF, BMP or WebP file" in answer.json()["message"]
     assert locked.memory_bytes() - before < 4.5 * LIMIT
 
 
