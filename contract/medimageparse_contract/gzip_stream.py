@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 GZIP = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # no gzip unpacks to more times its bytes than this
-CHUNK, PIECE = 2**14, 2**20  # bytes of gzip that are unpacked at a time, and to how many at most
+CHUNK, PIECE = 2**17, 2**19  # bytes of gzip that are unpacked at a time, and to how many at most
 NO_FLAGS = 0xE0  # bits of a member's header that mean nothing; isal passes over them
 ZEROS = re.compile(rb"\0*")
 

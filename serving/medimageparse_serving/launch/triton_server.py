@@ -31,6 +31,7 @@ from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.triton_flags import (
     ADMIN_HEADER,
     EXIT_TIMEOUT_S,
+    HUGE_PAGES,
     KEEPALIVE_FLAGS,
     access_flags,
     address_flags,
@@ -166,7 +167,7 @@ class TritonServer:
         try:
             self.process = subprocess.Popen(
                 as_child([*self.command(installation), *flags]),
-                env={**os.environ, **NO_TELEMETRY, **self.told(), **dict(installation.environment)},
+                env={**HUGE_PAGES, **os.environ, **NO_TELEMETRY, **self.told(), **dict(installation.environment)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

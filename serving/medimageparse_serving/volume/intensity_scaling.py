@@ -90,13 +90,33 @@ def scale_intensity(
     if used != "percentile":  # a CT window shows padding black, and metal white
         padding = []
     volume = np.empty(stored.shape, np.uint8 if is_uint8 else np.float32)
+    if stored.dtype.kind in "iu" and stored.dtype.itemsize <= 2:
+        look_up(values, bounds, padding, volume)
+    else:
+        show(values, bounds, padding, volume)
+    warnings += find_faults(sample, bounds, padding, Values(volume, 1, 0).sample())
+    return volume, Intensity(intensity, used, bounds, padding, volume.dtype.name), warnings
+
+
+def show(values: Values, bounds: list[float] | None, padding: list[float], volume: NDArray[Any]) -> None:
+    """Fills the volume with what the networks see of the values."""
     for destination, shown in zip(volume, values, strict=True):
         is_padding = np.isin(shown, padding) if padding else None
         destination[...] = shown if bounds is None else to_grey(shown, *bounds)
         if is_padding is not None:
             destination[is_padding] = 0
-    warnings += find_faults(sample, bounds, padding, Values(volume, 1, 0).sample())
-    return volume, Intensity(intensity, used, bounds, padding, volume.dtype.name), warnings
+
+
+def look_up(values: Values, bounds: list[float] | None, padding: list[float], volume: NDArray[Any]) -> None:
+    """As `show`, of integers of 8 or 16 bits: what each integer becomes is found once, and looked up in each voxel."""
+    stored = values.stored
+    place = f"u{stored.dtype.itemsize}"  # in the table
+    all_stored = np.arange(2 ** (8 * stored.dtype.itemsize), dtype=place).view(stored.dtype.newbyteorder("="))[None]
+    shown = np.empty(all_stored.shape, volume.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # of integers that no voxel has
+        show(Values(all_stored, values.slope, values.intercept), bounds, padding, shown)
+    for destination, voxels in zip(volume, stored.view(f"{stored.dtype.byteorder}{place}"), strict=True):
+        np.take(shown[0], voxels, out=destination, mode="clip")  # all are in the table; "raise" would copy them
 
 
 def find_bounds(values: Values, sample: NDArray[np.float32], used: str, padding: list[float]) -> list[float] | None:
