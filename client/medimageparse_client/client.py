@@ -16,8 +16,9 @@ from medimageparse_contract.options import Intensity, Maps, Orientation
 from medimageparse_client.connection import Connection
 from medimageparse_client.errors import InvalidRequest, MedImageParseError
 from medimageparse_client.formats.nifti import Volume, encode_volume
-from medimageparse_client.formats.picture import AnyImage, encode_image
+from medimageparse_client.formats.picture import AnyImage, encode_image, encode_volume_slice
 from medimageparse_client.formats.series_input import open_series
+from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
 from medimageparse_client.inputs import SliceAxis, check_prompts, encode_options, encode_prompts
 from medimageparse_client.progress import Progress, has_stream, infer_watched
@@ -172,23 +173,32 @@ class Client:
         joint: bool | None = None,
         p_value_threshold: float | None = None,
         window: Window | None = None,
+        slice_number: int | None = None,
+        slice_axis: StoredAxis = 2,
+        time_point: int | None = None,
     ) -> ImageSegmentation:
         """Segments each prompt in an image, or without prompts all that the published model knows in such an image.
 
         image: path of a PNG, JPEG, TIFF, BMP, WebP or DICOM file, the bytes of one, a PIL image (pixels as stored), or
-            a uint8 array [H,W] or [H,W,3]; of DICOM files those with one grey slice
+            a uint8 array [H,W] or [H,W,3]; of DICOM files those with one grey slice. With
+            slice_number the path or the bytes of a NIfTI file, or a nibabel image
         prompts: one text for each structure, for example "left lung"; label k is the k-th prompt
         image_type: kind of image, for example "X-Ray-Chest". With prompts: adds p-values for those it knows. Alone:
             recognition, the prompts of the result are what was found
         joint: True decodes all prompts together, so that one's result depends on the others; False each alone.
             Left out, prompts are decoded together and recognition takes each structure alone, as published
         p_value_threshold: for recognition, leaves out what is less probable than this, for example 0.05
-        window: what to see in a CT slice in DICOM: "abdomen", "lung", "pelvis", "liver", "colon" or "pancreas"
+        window: what to see in a CT slice: "abdomen", "lung", "pelvis", "liver", "colon" or "pancreas"
+        slice_number, slice_axis, time_point: which slice of a volume, from 0, along which stored axis; which volume of
+            a 4D series. The picture is turned as radiologists look at it; masks can be saved as a NIfTI of the volume
         """
         if prompts is None and image_type is None:
             raise InvalidRequest("there is nothing to look for; give prompts, or image_type for all it has")
         prompts = None if prompts is None else check_prompts(prompts)
-        encoded = encode_image(image, window)
+        if slice_number is None:
+            encoded = encode_image(image, window)
+        else:
+            encoded = encode_volume_slice(image, slice_number, slice_axis, window, time_point)
         inputs = {
             "image": encoded.data,
             "text": None if prompts is None else encode_prompts(prompts),

@@ -66,7 +66,8 @@ def check_intensity(golden: Golden, report: Report, name: str, case: Mapping) ->
     if not all(map(importlib.util.find_spec, ("pydicom", "scipy"))):
         report.skipped(name, "needs pydicom and scipy")
         return
-    from medimageparse_client.formats.dicom_slice import DicomSlice, choose_bounds, scale_to_255
+    from medimageparse_client.formats.dicom_slice import DicomSlice, choose_bounds
+    from medimageparse_client.formats.grey_slice import scale_to_255
 
     pixels, site = golden[f"{name}/in"].astype(np.float64), case["site"]
     bounds = choose_bounds(pixels, case["is_CT"], site)

@@ -1,6 +1,7 @@
 """medimageparse segment-image"""
 
 import argparse
+from dataclasses import replace
 from typing import get_args
 
 from medimageparse_contract.image_types import ImageType
@@ -9,10 +10,11 @@ from medimageparse_contract.models import MODEL_2D
 from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, result_name, server_options
 from medimageparse_client.cli.batch import segment
-from medimageparse_client.cli.console import EXIT_CODE_HELP
+from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
 from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded
 from medimageparse_client.client import Client
-from medimageparse_client.formats import picture
+from medimageparse_client.formats import nifti, picture, voxels
+from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
 from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import MAX_LABEL, ImageSegmentation
@@ -23,12 +25,15 @@ The first argument is an image or a DICOM file with one slice, or a folder of th
 knows in such an image is looked for. For several images -o, --preview and --report name folders, each its own, and
 the results are called after the images. In the label map (.png) label 1 is the first prompt, 2 the second, and so on;
 where two overlap, the more probable one is shown. An .npz holds the probability of each.
+With --slice the files are NIfTI volumes, of which one slice is looked at; -o may name a .nii.gz with the labels in the
+volume's voxels.
 - as the image reads it from standard input; -o - writes the label map (.png) to standard output.
 
 examples:
   medimageparse segment-image xray.png "left lung" "right lung" -o masks.png --preview overlay.png --report report.json
   medimageparse segment-image xray.png --image-type X-Ray-Chest -o masks.png
   medimageparse segment-image slice.dcm "nodule" --window lung -o masks.npz
+  medimageparse segment-image ct.nii.gz "liver" --slice 40 --window abdomen -o liver.nii.gz --preview liver.png
 
 """
 
@@ -42,11 +47,19 @@ def add_to(commands: Commands) -> None:
         epilog=HELP + EXIT_CODE_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=segment, kind=IMAGES)
+    parser.set_defaults(run=segment_images, kind=IMAGES)
     parser.add_argument(
-        "arguments", nargs="+", metavar="IMAGE PROMPT", help="a .png, .jpg or DICOM file and the prompts"
+        "arguments",
+        nargs="+",
+        metavar="IMAGE PROMPT",
+        help="an image or DICOM file, or with --slice a NIfTI file, and the prompts",
     )
-    parser.add_argument("-o", "--output", type=result_name, help="label map (.png) or probabilities (.npz)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=result_name,
+        help="label map (.png, with --slice .nii.gz) or probabilities (.npz)",
+    )
     parser.add_argument("--preview", type=result_name, help="picture of the image with its labels to write (.png)")
     parser.add_argument(
         "--image-type",
@@ -67,7 +80,19 @@ def add_to(commands: Commands) -> None:
         help="each alone: no prompt changes another",
     )
     parser.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
-    parser.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice in DICOM")
+    parser.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice")
+    volume = parser.add_argument_group("a slice of a NIfTI volume")
+    volume.add_argument("--slice", type=int, metavar="K", help="which, from 0")
+    volume.add_argument("--axis", type=int, choices=get_args(StoredAxis), help="along which stored axis (default: 2)")
+    volume.add_argument("--time-point", type=int, metavar="T", help="of which volume of a 4D series, from 0")
+
+
+def segment_images(args: argparse.Namespace) -> int:
+    if args.slice is not None:
+        args.kind = SLICES
+    elif args.axis is not None or args.time_point is not None:
+        raise WrongCommandLine("--axis and --time-point say where a slice of a volume lies; name it with --slice")
+    return segment(args)
 
 
 def segment_image(
@@ -80,6 +105,9 @@ def segment_image(
         joint=args.joint,
         p_value_threshold=args.p_value_threshold,
         window=args.window,
+        slice_number=args.slice,
+        slice_axis=2 if args.axis is None else args.axis,
+        time_point=args.time_point,
     )
 
 
@@ -96,8 +124,8 @@ def image_table(result: ImageSegmentation) -> str:
             f"{found.category:<19}  {prompt}{cut}\n"
         )
     lines += [f"left out: {rejected.text} ({rejected.reason})\n" for rejected in facts.rejected]
-    # of a DICOM slice a picture was made and sent
-    used = facts.dicom or f"intensity {facts.image.intensity}"
+    # of a slice a picture was made and sent
+    used = facts.dicom or facts.slice or f"intensity {facts.image.intensity}"
     return "".join(lines) + f"used: {used}\n"
 
 
@@ -116,4 +144,12 @@ IMAGES = Kind(
     mask_ending=".png",
     has_slices=False,
     table=image_table,
+)
+SLICES = replace(
+    IMAGES,
+    noun="volume",
+    suffixes=nifti.SUFFIXES,
+    recognizes=voxels.recognizes,
+    rejects=lambda path: False,
+    results=IMAGES.results | {"output": (*nifti.SUFFIXES[::-1], ".png", ".npz")},
 )

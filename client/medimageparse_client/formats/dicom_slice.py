@@ -3,15 +3,13 @@
 Needs the extra `dicom`.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
-from PIL import Image
 from pydicom.pixels.processing import apply_modality_lut, apply_voi
-from scipy import ndimage
 
 from medimageparse_client.errors import InvalidImage
 from medimageparse_client.formats.dicom_header import (
@@ -23,9 +21,8 @@ from medimageparse_client.formats.dicom_header import (
 )
 from medimageparse_client.formats.dicom_padding import find_padding, lies_between
 from medimageparse_client.formats.dicom_pixels import read_pixels
+from medimageparse_client.formats.grey_slice import GreySlice, find_percentiles, scale_to_255
 from medimageparse_client.formats.windows import WINDOWS, Window
-
-SIDE = 1024  # pixels of the network's square input
 
 # media storage classes of CT; for files that lack Modality
 CT_STORAGE = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
@@ -33,7 +30,7 @@ HOUNSFIELD = ("HU", "HU_MOD", "US")  # rescale types; "US" (unspecified) is writ
 
 
 @dataclass(frozen=True, eq=False)
-class DicomSlice:
+class DicomSlice(GreySlice):
     """A slice scaled to 0..255.
 
     grey: float64 [H,W], bright is dense
@@ -44,25 +41,13 @@ class DicomSlice:
     warnings: sentences for the report
     """
 
-    grey: npt.NDArray[np.float64] = field(repr=False)
+    KEY: ClassVar[Literal["dicom"]] = "dicom"  # in the report
+
     bounds: tuple[float, float]
     window: Window | None
     is_inverted: bool
     padding: tuple[float, float] | None = None
     warnings: tuple[str, ...] = ()
-
-    def square(self) -> npt.NDArray[np.uint8]:
-        """The picture [1024,1024] that the network sees."""
-        return resize_square(np.pad(self.grey, [(margin, margin) for margin in margins(self.grey.shape)]))
-
-    def own_grid(self, square: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """A map [side,side] over `square()` at the slice's pixels [H,W], bilinear; above 127.5 stays above 127.5."""
-        (height, width), (top, left) = self.grey.shape, margins(self.grey.shape)
-        row, column = square.shape[0] / (height + 2 * top), square.shape[1] / (width + 2 * left)
-        box = (left * column, top * row, (left + width) * column, (top + height) * row)
-        picture = Image.fromarray(square.astype(np.float32))
-        sampled = picture.transform((width, height), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
-        return np.asarray(np.ceil(np.asarray(sampled) - 0.5).astype(np.uint8))
 
     def describe(self) -> dict[str, Any]:
         """What was done to the slice, for the report."""
@@ -177,35 +162,4 @@ def choose_bounds(pixels: npt.NDArray[np.float64], is_ct: bool, window: Window |
         return WINDOWS[window]
     if window is not None:
         raise InvalidImage("window belongs to CT slices, and this DICOM file is none; leave it out")
-    inside = pixels[pixels > 0]
-    if not inside.size:
-        raise InvalidImage("the slice has no pixel above 0; send one that shows something")
-    low, high = np.percentile(inside, (0.5, 99.5))
-    if low == high:
-        raise InvalidImage("what is above 0 in the slice is all one grey, or nearly; send one that shows something")
-    return float(low), float(high)
-
-
-def scale_to_255(pixels: npt.NDArray[np.float64], bounds: tuple[float, float]) -> npt.NDArray[np.float64]:
-    """Clipped to `bounds`, then from the lowest to the highest value that is left."""
-    clipped = np.clip(pixels, *bounds)
-    low, high = clipped.min(), clipped.max()
-    if low == high:
-        raise InvalidImage("the slice is all one grey in this window; choose another window or slice")
-    return np.asarray((clipped - low) / (high - low) * 255)
-
-
-def margins(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns to add on either side; an odd difference leaves the square one pixel short, as upstream."""
-    height, width = shape
-    return max(0, (width - height) // 2), max(0, (height - width) // 2)
-
-
-def resize_square(grey: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-    """To SIDE x SIDE as scikit-image resizes with order 3: blurred before it shrinks, cubic splines, black around."""
-    factors = np.array(grey.shape) / SIDE
-    blurred = grey
-    if (factors > 1).any():
-        blurred = ndimage.gaussian_filter(grey, np.maximum(0, (factors - 1) / 2), mode="grid-constant")
-    resized = ndimage.zoom(blurred, 1 / factors, order=3, mode="grid-constant", grid_mode=True)
-    return np.asarray(np.clip(resized, grey.min(), grey.max()).astype(np.uint8))
+    return find_percentiles(pixels)

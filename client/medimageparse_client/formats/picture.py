@@ -10,15 +10,19 @@ import numpy as np
 import numpy.typing as npt
 from medimageparse_contract import image_formats
 from medimageparse_contract.image_formats import NAMES, format_of
+from nibabel.spatialimages import SpatialImage
 from PIL import Image
 
 from medimageparse_client.errors import InvalidImage
+from medimageparse_client.formats.nifti import encode_volume
+from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
 
 if TYPE_CHECKING:
     from medimageparse_client.formats.dicom_slice import DicomSlice
+    from medimageparse_client.formats.volume_slice import VolumeSlice
 
-AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
+AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8] | SpatialImage"
 
 SUFFIXES = (*image_formats.SUFFIXES, ".dcm", ".dicom", ".ima")  # usual ones; the content says what a file is
 TAKEN = f"{NAMES.replace(' or', ',')} or DICOM"
@@ -26,12 +30,13 @@ DICOM_MAGIC = slice(128, 132), b"DICM"
 HEAD = 400  # bytes that tell what a file is
 # what else is given now and then: where its mark stands, the mark, what to call it, and what to do
 CONVERT = "convert it to PNG first"
+NIFTI_ADVICE = "segment takes it, and of a slice of it segment-image with --slice"
 OTHER_FORMATS = (
-    (0, b"\x5c\x01\0\0", "a NIfTI file", "segment takes it"),
-    (0, b"\0\0\x01\x5c", "a NIfTI file", "segment takes it"),
-    (0, b"\x1c\x02\0\0", "a NIfTI file", "segment takes it"),
-    (0, b"\0\0\x02\x1c", "a NIfTI file", "segment takes it"),
-    (0, b"\x1f\x8b", "a gzip file", "unpack it, or if it is a .nii.gz, segment takes it"),
+    (0, b"\x5c\x01\0\0", "a NIfTI file", NIFTI_ADVICE),
+    (0, b"\0\0\x01\x5c", "a NIfTI file", NIFTI_ADVICE),
+    (0, b"\x1c\x02\0\0", "a NIfTI file", NIFTI_ADVICE),
+    (0, b"\0\0\x02\x1c", "a NIfTI file", NIFTI_ADVICE),
+    (0, b"\x1f\x8b", "a gzip file", f"unpack it, or if it is a .nii.gz, {NIFTI_ADVICE}"),
     (0, b"II+\0", "a BigTIFF file", CONVERT),
     (0, b"MM\0+", "a BigTIFF file", CONVERT),
     (0, b"GIF8", "a GIF file", CONVERT),
@@ -53,10 +58,10 @@ PIL_ERRORS = (OSError, SyntaxError, ValueError)
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """The file to send, and where it comes from a DICOM file, the way back to the slice."""
+    """The file to send, and where it was made of a slice, the way back to that."""
 
     data: bytes = field(repr=False)
-    dicom_slice: "DicomSlice | None" = None
+    made_of: "DicomSlice | VolumeSlice | None" = None
 
 
 def encode_image(image: AnyImage, window: Window | None = None) -> EncodedImage:
@@ -172,6 +177,20 @@ def encode_picture(picture: Image.Image) -> bytes:
     except PIL_ERRORS as error:
         raise InvalidImage("the PIL image cannot be read; its file may be damaged or closed") from error
     return file.getvalue()
+
+
+def encode_volume_slice(
+    volume: AnyImage, number: int, axis: StoredAxis, window: Window | None, time_point: int | None
+) -> EncodedImage:
+    """A slice of a NIfTI volume, as a DICOM slice of the same values would be shown."""
+    if isinstance(volume, Image.Image | np.ndarray):
+        raise InvalidImage("a slice is one of a NIfTI file or a nibabel image; a picture is sent without slice_number")
+    try:
+        from medimageparse_client.formats.volume_slice import read_volume_slice
+    except ModuleNotFoundError as error:
+        raise InvalidImage(f"slices of volumes need {error.name}, which is not installed: pip install scipy") from error
+    volume_slice = read_volume_slice(encode_volume(volume, time_point=time_point), number, axis, window)
+    return EncodedImage(encode_picture(Image.fromarray(volume_slice.square())), volume_slice)
 
 
 def encode_dicom(data: bytes, window: Window | None) -> EncodedImage:

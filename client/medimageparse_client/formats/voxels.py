@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import nibabel as nib
 import numpy as np
@@ -17,6 +17,8 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
 from medimageparse_client.errors import InvalidVolume
+
+StoredAxis: TypeAlias = Literal[0, 1, 2]
 
 # the first bytes of a .nii -> its header, and the order of its bytes
 HEADERS: dict[bytes, tuple[Any, str]] = {

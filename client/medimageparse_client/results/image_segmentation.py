@@ -23,8 +23,10 @@ from medimageparse_client.results.statistics import IMAGE_COLUMNS, Row, html_tab
 
 if TYPE_CHECKING:
     from medimageparse_client.formats.dicom_slice import DicomSlice
+    from medimageparse_client.formats.volume_slice import VolumeSlice
 
 MAX_LABEL = 255  # of an 8-bit PNG
+VOLUME_ENDINGS = (".nii.gz", ".nii")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,8 @@ class ImageSegmentation:
     categories: one of 16 for each prompt, for example "lung" or "tumor"
     report: the server's: per prompt area, bounding box, category, p-value; hashes, times; `warnings`, sentences on what
         makes the picture doubtful, usually none.
-        For a DICOM slice area and box are those in the slice's pixels, and `dicom` says how it was windowed
+        For a slice, of DICOM or of a volume, area and box are those in its own pixels, and `dicom` or `slice` says
+        how it was windowed
     image: the bytes of an image file in whose pixels the masks lie, for the preview
     """
 
@@ -45,6 +48,7 @@ class ImageSegmentation:
     categories: tuple[str, ...]
     report: Report = field(repr=False)
     image: bytes = field(repr=False)
+    volume_slice: "VolumeSlice | None" = field(default=None, repr=False)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -93,14 +97,19 @@ class ImageSegmentation:
         write_files(folder, self.masks())
 
     def to_bytes(self, ending: str = ".png") -> bytes:
-        """The label map as the bytes of an 8-bit palette .png, or probabilities, prompts and categories of an .npz."""
+        """The label map as the bytes of an 8-bit palette .png, or probabilities, prompts and categories of an .npz.
+
+        Of a slice of a volume also as a .nii.gz or .nii: labels in the whole volume, 0 on its other slices.
+        """
         if ending == ".npz":
             file = BytesIO()
             texts = {"prompts": np.array(self.prompts, np.str_), "categories": np.array(self.categories, np.str_)}
             np.savez_compressed(file, probabilities=self.probabilities, **texts)
             return file.getvalue()
+        if ending in VOLUME_ENDINGS and self.volume_slice:
+            return self.volume_slice.encode_labels(self.label_map, ending)
         if ending != ".png":
-            raise ValueError("masks are saved as .png or .npz")
+            raise ValueError("masks are saved as .png or .npz, and those of a slice of a volume as .nii.gz or .nii")
         if len(self.prompts) > MAX_LABEL:
             raise ValueError(f"a .png holds {MAX_LABEL} labels at most; save as .npz")
         picture = Image.fromarray(self.label_map)
@@ -111,7 +120,7 @@ class ImageSegmentation:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes what `to_bytes` gives, as the name ends; whole or not at all."""
-        write_file(path, self.to_bytes(ending_of(path, (".png", ".npz"))))
+        write_file(path, self.to_bytes(ending_of(path, (".png", ".npz", *VOLUME_ENDINGS))))
 
     def draw(self, *, is_filled: bool = True) -> Image.Image:
         """The image with the labels in colour and a legend.
@@ -123,7 +132,9 @@ class ImageSegmentation:
         intensity = facts.image.intensity
         picture = decode_picture(self.image, facts.image.exif_orientation, intensity.bounds, intensity.padding)
         colours = colours_of(self.prompts, "2d")
-        return draw_image_preview(picture, self.label_map, legend, colours=colours, is_filled=is_filled)
+        # a slice of a volume may have pixels that are not as high as wide
+        labels = Image.fromarray(self.label_map).resize(picture.size, Image.Resampling.NEAREST)
+        return draw_image_preview(picture, np.asarray(labels), legend, colours=colours, is_filled=is_filled)
 
     def preview(self, path: str | os.PathLike[str] | None = None, *, is_filled: bool = True) -> Image.Image:
         """What `draw` gives; with a path (.png) it is written too, whole or not at all."""
@@ -170,13 +181,13 @@ def decode_image_answer(prompts: tuple[str, ...] | None, image: EncodedImage, an
     if probabilities.shape[1:] != size:
         raise OddAnswer("the server's answer has maps of another size than the image that was sent")
     result = ImageSegmentation(texts if prompts is None else prompts, probabilities, categories, report, image.data)
-    return result if image.dicom_slice is None else bring_to_slice(result, image.dicom_slice, prompts is None)
+    return result if image.made_of is None else bring_to_slice(result, image.made_of, prompts is None)
 
 
-def bring_to_slice(result: ImageSegmentation, dicom_slice: "DicomSlice", are_apart: bool) -> ImageSegmentation:
+def bring_to_slice(result: ImageSegmentation, slice_: "DicomSlice | VolumeSlice", are_apart: bool) -> ImageSegmentation:
     """From the square that was sent to the pixels of the slice; `are_apart` masks share no pixel, and still don't."""
-    shape = dicom_slice.grey.shape
-    maps = np.array([dicom_slice.own_grid(square) for square in result.probabilities], np.uint8).reshape(-1, *shape)
+    shape = slice_.own_shape
+    maps = np.array([slice_.own_grid(square) for square in result.probabilities], np.uint8).reshape(-1, *shape)
     if are_apart and len(maps):
         is_first = np.arange(len(maps))[:, None, None] == maps.argmax(0)
         maps = np.where(is_first, maps, np.minimum(maps, 127))
@@ -184,12 +195,13 @@ def bring_to_slice(result: ImageSegmentation, dicom_slice: "DicomSlice", are_apa
         entry | measure(find_mask(probability))
         for entry, probability in zip(result.report["prompts"], maps, strict=True)
     ]
-    warnings = [*dicom_slice.warnings, *result.report.get("warnings", [])]
+    warnings = [*slice_.warnings, *result.report.get("warnings", [])]
     return replace(
         result,
         probabilities=maps,
-        report=result.report | {"prompts": described, "dicom": dicom_slice.describe(), "warnings": warnings},
-        image=encode_picture(Image.fromarray(dicom_slice.grey.astype(np.uint8))),
+        report=result.report | {"prompts": described, slice_.KEY: slice_.describe(), "warnings": warnings},
+        image=encode_picture(Image.fromarray(slice_.grey.astype(np.uint8))),
+        volume_slice=slice_ if slice_.KEY == "slice" else None,
     )
 
 

@@ -132,6 +132,21 @@ class DicomUse:
 
 
 @dataclass(frozen=True)
+class SliceUse:
+    """What the client did to a slice of a volume: `window` is None for percentiles, values outside `bounds` cut off."""
+
+    number: int
+    axis: int
+    plane: str
+    window: str | None
+    bounds: tuple[float, float]
+
+    def __str__(self) -> str:
+        place = f"slice {self.number} along axis {self.axis} ({self.plane})"
+        return f"{place} | window {self.window or 'percentile'} {bounds_words(self.bounds)}"
+
+
+@dataclass(frozen=True)
 class ImageFacts:
     """The report on an image."""
 
@@ -140,6 +155,7 @@ class ImageFacts:
     image: Picture
     warnings: tuple[str, ...] = ()
     dicom: DicomUse | None = None
+    slice: SliceUse | None = None
 
 
 def facts_of(report: Report, kind: type[Facts]) -> Facts:

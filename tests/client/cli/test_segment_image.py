@@ -5,6 +5,7 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -158,6 +159,10 @@ def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
         (["xray.png", "lung", "-o", "masks.png", "--window", "bone"], "--window"),
         (["xray.png", "lung", "-o", "masks.png", "--intensity", "auto"], "unrecognized argument: --intensity"),
         (["empty", "lung", "-o", "out"], "holds no image"),
+        (["xray.png", "lung", "-o", "masks.png", "--axis", "1"], "name it with --slice"),
+        (["xray.png", "lung", "-o", "masks.png", "--time-point", "0"], "name it with --slice"),
+        (["ct.nii.gz", "lung", "-o", "masks.png", "--slice", "1", "--axis", "3"], "--axis"),
+        (["ct.nii.gz", "lung", "-o", "masks.txt", "--slice", "1"], "--output names a .nii.gz or .nii or .png or .npz"),
     ],
 )
 def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatch, capsys):
@@ -168,6 +173,40 @@ def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatc
     assert stop.value.code == 2
     assert sentence in capsys.readouterr().err
     assert triton.requests == []
+
+
+def write_volume(path):
+    voxels = np.random.default_rng(0).integers(-200, 300, (12, 9, 4)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.diag([-1, -1, 3, 1])), path)
+
+
+def test_a_slice_of_a_volume(triton, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_volume("ct.nii.gz")
+    command = ["segment-image", "ct.nii.gz", "liver", "--slice", "2", "--window", "abdomen"]
+    assert main([*command, "-o", "masks.nii.gz", "--preview", "overlay.png"]) == 0
+    assert names(tmp_path) == ["ct.nii.gz", "masks.nii.gz", "overlay.png"]
+    labels = nib.load("masks.nii.gz")
+    np.testing.assert_array_equal(labels.affine, nib.load("ct.nii.gz").affine)
+    assert np.flatnonzero(np.asarray(labels.dataobj).any((0, 1))).tolist() == [2]
+    assert "used: slice 2 along axis 2 (axial) | window abdomen -150..250" in capsys.readouterr().out
+    assert main([*command, "--axis", "0", "-o", "masks.png"]) == 0
+    with Image.open("masks.png") as masks:
+        assert masks.size == (9, 4)
+    assert main(["segment-image", "ct.nii.gz", "liver", "--slice", "4", "-o", "none.png"]) == 5
+    assert "there is no slice 4 along axis 2; the last one is 3" in capsys.readouterr().err
+
+
+def test_the_slices_of_a_folder_of_volumes(triton, tmp_path, capsys):
+    (tmp_path / "scans").mkdir()
+    for name in ("a.nii.gz", "b.nii", "c"):
+        write_volume(tmp_path / "scans" / (name if "." in name else "c.nii"))
+    (tmp_path / "scans" / "c.nii").rename(tmp_path / "scans" / "c")
+    Image.new("L", (4, 4)).save(tmp_path / "scans" / "d.png")
+    command = ["segment-image", str(tmp_path / "scans"), "liver", "--slice", "0", "--window", "lung"]
+    assert main([*command, "-o", str(tmp_path / "out")]) == 0
+    assert names(tmp_path / "out") == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
+    assert "d.png: no volume, left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -181,6 +220,10 @@ def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatc
         (
             {"dicom": {"window": None, "bounds": [3.0, 4000.0], "inverted": True}},
             "used: DICOM window percentile 3..4000 | inverted",
+        ),
+        (
+            {"slice": {"number": 4, "axis": 0, "plane": "sagittal", "window": None, "bounds": [1, 9.5]}},
+            "used: slice 4 along axis 0 (sagittal) | window percentile 1..9.5",
         ),
     ],
 )

@@ -12,15 +12,8 @@ from helpers.dicom_files import dicom_file
 from helpers.places import DATA, SHARED
 from medimageparse_client import Client, InvalidImage
 from medimageparse_client.formats.dicom_header import TAGS
-from medimageparse_client.formats.dicom_slice import (
-    SIDE,
-    WINDOWS,
-    DicomSlice,
-    choose_bounds,
-    margins,
-    read_slice,
-    scale_to_255,
-)
+from medimageparse_client.formats.dicom_slice import WINDOWS, DicomSlice, choose_bounds, read_slice
+from medimageparse_client.formats.grey_slice import SIDE, margins, scale_to_255
 from medimageparse_client.formats.picture import encode_image
 from PIL import Image
 
