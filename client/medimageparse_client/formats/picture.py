@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,7 @@ from nibabel.spatialimages import SpatialImage
 from PIL import Image
 
 from medimageparse_client.errors import InvalidImage
+from medimageparse_client.formats.first_bytes import is_dicom, read_head
 from medimageparse_client.formats.nifti import encode_volume
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
@@ -26,8 +27,6 @@ AnyImage: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArra
 
 SUFFIXES = (*image_formats.SUFFIXES, ".dcm", ".dicom", ".ima")  # usual ones; the content says what a file is
 TAKEN = f"{NAMES.replace(' or', ',')} or DICOM"
-DICOM_MAGIC = slice(128, 132), b"DICM"
-HEAD = 400  # bytes that tell what a file is
 # what else is given now and then: where its mark stands, the mark, what to call it, and what to do
 CONVERT = "convert it to PNG first"
 NIFTI_ADVICE = "segment takes it, and of a slice of it segment-image with --slice"
@@ -110,14 +109,6 @@ def is_dicom_without_picture(path: Path) -> bool:
         return False
 
 
-def read_head(path: Path) -> bytes:
-    """What tells what a file is; nothing of a pipe, which would be empty afterwards."""
-    if not path.is_file():
-        return b""
-    with path.open("rb") as file:
-        return file.read(HEAD)
-
-
 def dicom_holds_picture(path: Path) -> bool:
     """True also where nobody can tell: reading the file then says why."""
     try:
@@ -126,21 +117,6 @@ def dicom_holds_picture(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         return holds_picture(file)
-
-
-def is_dicom(data: bytes) -> bool:
-    """Whether a file begins as DICOM files do, with preamble or without."""
-    place, magic = DICOM_MAGIC
-    return data[place] == magic or any(begins_with_elements(data, order) for order in ("little", "big"))
-
-
-def begins_with_elements(data: bytes, order: Literal["little", "big"]) -> bool:
-    """Whether two DICOM elements come first: one of group 2 or 8, and one of the same or a later group."""
-    is_explicit = data[4:6].isalpha() and data[4:6].isupper()
-    length = data[6:8] if is_explicit else data[4:8]
-    second = 8 + int.from_bytes(length, order)
-    group, next_group = (int.from_bytes(data[at : at + 2], order) for at in (0, second))
-    return group in (0x2, 0x8) and len(data) >= second + 8 and group <= next_group <= 0x28
 
 
 def describe_other_format(data: bytes) -> str:

@@ -10,7 +10,7 @@ import nibabel as nib
 from medimageparse_contract.options import Intensity
 
 from medimageparse_client.formats.dicomweb_address import is_address
-from medimageparse_client.formats.picture import HEAD, is_dicom, read_head
+from medimageparse_client.formats.first_bytes import HEAD, is_dicom, read_head
 
 if TYPE_CHECKING:
     import pydicom

@@ -22,7 +22,8 @@ from medimageparse_client.formats import grey_slice
 from medimageparse_client.formats.dicom_header import read_header
 from medimageparse_client.formats.dicom_pixels import read_pixels
 from medimageparse_client.formats.dicom_slice import read_slice
-from medimageparse_client.formats.picture import encode_image, is_dicom, is_dicom_without_picture, recognizes
+from medimageparse_client.formats.first_bytes import is_dicom
+from medimageparse_client.formats.picture import encode_image, is_dicom_without_picture, recognizes
 from PIL import Image
 from pydicom.pixels import apply_modality_lut
 from pydicom.uid import (

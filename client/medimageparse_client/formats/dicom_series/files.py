@@ -13,7 +13,7 @@ from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicom_header import PYDICOM_ERRORS
 from medimageparse_client.formats.dicom_series.deflated import unpacked_size
 from medimageparse_client.formats.dicomweb_address import is_address
-from medimageparse_client.formats.picture import HEAD, is_dicom
+from medimageparse_client.formats.first_bytes import HEAD, is_dicom
 from medimageparse_client.formats.series import ZIP, files_in
 
 MAX_FILES = 20_000
