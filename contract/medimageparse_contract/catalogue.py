@@ -80,6 +80,20 @@ def structures(
     return tuple(row for row in catalogue() if is_wanted(row))
 
 
+@cache
+def _rows_by_name(model: Model) -> dict[str, tuple[Structure, ...]]:
+    rows: dict[str, tuple[Structure, ...]] = {}
+    for row in structures(model):
+        for name in {name.casefold() for name in (row.prompt, row.name, row.id, *row.aliases)}:
+            rows[name] = (*rows.get(name, ()), row)
+    return rows
+
+
+def rows_named(prompt: str, model: Model) -> tuple[Structure, ...]:
+    """The rows that a prompt names by sentence, name, id or alias, in any letter case; none for a free prompt."""
+    return _rows_by_name(model).get(prompt.casefold().strip(), ())
+
+
 def presets(model: Model) -> tuple[str, ...]:
     """The names of a model's sets: structures that do not contain one another, to be looked for together."""
     return tuple(dict.fromkeys(preset for row in structures(model) for preset in row.presets))

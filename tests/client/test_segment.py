@@ -118,7 +118,7 @@ def test_save(triton, volume_file, volume, affine, tmp_path):
         image = nib.load(tmp_path / name)
         np.testing.assert_array_equal(image.dataobj, volume)
         np.testing.assert_allclose(image.affine, affine, atol=1e-5)
-    with pytest.raises(ValueError, match=r"\.nii\.gz or \.nii"):
+    with pytest.raises(ValueError, match=r"\.nii\.gz, \.nii"):
         result.save(tmp_path / "masks.npy")
 
 

@@ -5,6 +5,7 @@ import shutil
 import sys
 
 import numpy as np
+import pydicom
 import pytest
 from helpers.dicom_series import MR, affine_of, make_series, save_series
 from medimageparse_client import Client, InvalidVolume
@@ -98,3 +99,56 @@ def test_a_choice_of_series_belongs_to_dicom(triton, volume_file):
     with Client() as client, pytest.raises(InvalidVolume, match="this volume is none"):
         client.segment(volume_file, "liver", series=1)
     assert triton.requests == []
+
+
+def test_the_command_writes_an_rtstruct_by_its_ending(triton, folder, tmp_path):
+    out = tmp_path / "out.rtstruct.dcm"
+    for options in ([], ["--overlap"]):
+        assert main(["segment", str(folder), "liver", "spleen", "-o", str(out), *options]) == 0
+        assert [roi.ROIName for roi in pydicom.dcmread(out).StructureSetROISequence] == ["Liver", "Spleen"]
+
+
+def test_the_command_writes_a_seg_by_its_ending(triton, folder, labels, tmp_path, capsys):
+    out = tmp_path / "out.seg.dcm"
+    for options, seg_type, overlap in (
+        ([], "BINARY", "NO"),
+        (["--overlap"], "BINARY", "YES"),
+        (["--seg-type", "labelmap"], "LABELMAP", "NO"),
+        (["--seg-type", "fractional"], "FRACTIONAL", "UNDEFINED"),
+    ):
+        assert main(["segment", str(folder), "liver", "spleen", "-o", str(out), *options]) == 0
+        seg = pydicom.dcmread(out)
+        assert (seg.SegmentationType, seg.SegmentsOverlap) == (seg_type, overlap)
+        assert [one.SegmentLabel for one in seg.SegmentSequence][-2:] == ["Liver", "Spleen"]
+    assert (tmp_path / "out.json").is_file()
+    told = capsys.readouterr()
+    assert not [secret for secret in SECRETS if secret.decode() in told.out + told.err]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["-o", "out.seg.dcm", "--resample-tilt"], "not those of the slices"),
+        (["-o", "out.rtstruct.dcm", "--resample-tilt"], "not those of the slices"),
+        (["-o", "out.nii.gz", "--overlap"], "--overlap is for -o NAME.seg.dcm"),
+        (["-o", "out.seg.dcm", "--overlap", "--seg-type", "labelmap"], "--overlap is for -o NAME.seg.dcm"),
+        (["-o", "out.rtstruct.dcm", "--seg-type", "labelmap"], "--seg-type is for -o NAME.seg.dcm"),
+        (["-o", "out.dcm"], "names a .nii.gz, .nii, .seg.dcm or .rtstruct.dcm file"),
+    ],
+)
+def test_options_of_dicom_objects_are_refused_where_none_is_written(
+    options, words, triton, folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", str(folder), "liver", *options])
+    assert ended.value.code == 2
+    assert words in capsys.readouterr().err
+    assert not triton.requests
+
+
+@pytest.mark.parametrize("name", ["out.seg.dcm", "OUT.RTSTRUCT.DCM"])
+def test_a_dicom_object_of_what_is_no_series_is_refused_before_it_is_sent(name, triton, volume_file, tmp_path, capsys):
+    assert main(["segment", str(volume_file), "liver", "-o", str(tmp_path / name)]) == 5
+    assert "refers to the slices of a series" in capsys.readouterr().err
+    assert not triton.requests

@@ -125,7 +125,7 @@ def result_places(args: argparse.Namespace, stem: Path, into_folders: bool) -> d
         elif names_file or is_stream(path):
             places[option] = path
         else:
-            raise WrongCommandLine(f"--{option} names a {' or '.join(endings)} file, or a folder/")
+            raise WrongCommandLine(f"--{option} names a {list_of(endings)} file, or a folder/")
     output = places.get("output")
     if args.report is None and isinstance(output, Path) and not is_stream(output):
         places["report"] = report_beside(output, kind)

@@ -15,8 +15,8 @@ from medimageparse_client.results.segmentation import Segmentation
 
 Loaded: TypeAlias = Path | bytes | str  # a file, its bytes, or the address of a series
 CUT = "  (cut to 77 tokens)"
-# writes a result as the bytes of a file that ends as the second argument says
-Encoder = Callable[..., bytes]
+# from the command line and a result the bytes of a file that ends as the last argument says
+Encoder = Callable[[argparse.Namespace, Any, str], bytes]
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,15 @@ class Kind:
     table: Callable[[Any], str]
 
 
-def encode_masks(result: Segmentation | ImageSegmentation, ending: str) -> bytes:
+def encode_masks(args: argparse.Namespace, result: ImageSegmentation, ending: str) -> bytes:
     return result.to_bytes(ending)
 
 
-def encode_preview(result: Segmentation | ImageSegmentation, ending: str, is_filled: bool = True) -> bytes:
-    return picture_bytes(result.draw(is_filled=is_filled), ending)
+def encode_preview(args: argparse.Namespace, result: Segmentation | ImageSegmentation, ending: str) -> bytes:
+    return picture_bytes(result.draw(is_filled=args.preview_style == "filled"), ending)
 
 
-def encode_report(result: Segmentation | ImageSegmentation, ending: str) -> bytes:
+def encode_report(args: argparse.Namespace, result: Segmentation | ImageSegmentation, ending: str) -> bytes:
     return json.dumps(result.report, indent=2, ensure_ascii=False).encode() + b"\n"
 
 

@@ -12,22 +12,20 @@ from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, file_name, result_name, server_options
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
-from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded
+from medimageparse_client.cli.kinds import ENCODE, Kind, Loaded
+from medimageparse_client.cli.volume_table import volume_table
 from medimageparse_client.client import Client
+from medimageparse_client.errors import InvalidVolume
+from medimageparse_client.files import ending_of
 from medimageparse_client.formats import nifti, voxels
-from medimageparse_client.formats.series import holds_dicom
+from medimageparse_client.formats.series import holds_dicom, holds_series
 from medimageparse_client.progress import Progress
 from medimageparse_client.results import label_table
-from medimageparse_client.results.report import VolumePrompt
 from medimageparse_client.results.segmentation import Segmentation
+from medimageparse_client.results.writers import ENDINGS, OF_SERIES, RTSTRUCT, SEG, SegType
 
 NIFTI = (".nii.gz", ".nii")
 MAPS = ("probabilities", "uncertainty", "instances")  # options that name their file
-WHY_ABSENT = {
-    "low_score": "its score is at most 0.5 on every slice",
-    "overlap": "other prompts have what it found",
-    "empty_mask": "it scored, but no voxel is more probable than not",
-}
 HELP = """\
 The first argument is a volume (.nii, .nii.gz, a folder or a zip of one DICOM series, a multi-frame file), or a folder
 of volumes, and the others are prompts. With --prompt or --prompts-file
@@ -54,7 +52,9 @@ def add_to(commands: Commands) -> None:
     )
     parser.set_defaults(run=check_and_segment, kind=VOLUMES, image_type=None)
     parser.add_argument("arguments", nargs="+", metavar="VOLUME PROMPT", help="a volume and the prompts")
-    parser.add_argument("-o", "--output", type=result_name, help="label map to write (.nii.gz or .nii)")
+    parser.add_argument(
+        "-o", "--output", type=result_name, help=f"result to write ({', '.join(ENDINGS)}), or - for .nii.gz"
+    )
     parser.add_argument("--preview", type=result_name, help="picture of a few slices to write (.png)")
     parser.add_argument(
         "--label-table",
@@ -87,6 +87,19 @@ def add_to(commands: Commands) -> None:
         type=result_name,
         metavar="FILE",
         help="file to write (.nii.gz or .nii): a number for each thing that hangs together",
+    )
+    parser.add_argument(
+        "--seg-type",
+        choices=get_args(SegType),
+        default="binary",
+        help="what -o NAME.seg.dcm holds: a bit for each voxel and segment, which every viewer reads; the label map, "
+        "thirty times smaller; or probabilities (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overlap",
+        action="store_true",
+        help=f"structures of -o NAME{SEG} or NAME{RTSTRUCT} are whole and may overlap; without it they are those of "
+        "the label map",
     )
     parser.add_argument(
         "--no-overlap",
@@ -139,6 +152,8 @@ def segment_volume(
     prompts: tuple[str, ...],
     progress: Progress | None,
 ) -> Segmentation:
+    if writes(args, *OF_SERIES) and not holds_series(source):
+        raise InvalidVolume("a DICOM object refers to the slices of a series, and this is none; write a .nii.gz")
     return client.segment(
         source,
         prompts,
@@ -158,9 +173,13 @@ def segment_volume(
 
 def maps_for(args: argparse.Namespace) -> Maps | None:
     """What the server is asked for besides the label map."""
-    if args.probabilities:
+    if args.probabilities or args.seg_type == "fractional":
         return "probabilities"
-    return "masks" if args.masks_dir and not args.no_overlap else None
+    return "masks" if args.overlap or (args.masks_dir and not args.no_overlap) else None
+
+
+def writes(args: argparse.Namespace, *endings: str) -> bool:
+    return bool(ending_of(args.output or "", endings))
 
 
 def check_and_segment(args: argparse.Namespace) -> int:
@@ -168,51 +187,26 @@ def check_and_segment(args: argparse.Namespace) -> int:
         raise WrongCommandLine("--uncertainty is the spread of several draws; give --draws 8, for example")
     if args.instances and args.draws > 1:
         raise WrongCommandLine("--instances are those of one draw; leave out --draws")
+    if args.resample_tilt and writes(args, *OF_SERIES):
+        raise WrongCommandLine("--resample-tilt makes voxels that are not those of the slices; write a .nii.gz")
+    if args.overlap and (not writes(args, *OF_SERIES) or args.seg_type != "binary"):
+        raise WrongCommandLine(f"--overlap is for -o NAME{SEG} with --seg-type binary and for -o NAME{RTSTRUCT}")
+    if args.seg_type != "binary" and not writes(args, SEG):
+        raise WrongCommandLine(f"--seg-type is for -o NAME{SEG}; give that, or leave it out")
     return segment(args)
 
 
-def encode_map(name: str, result: Segmentation, ending: str) -> bytes:
+def encode_output(args: argparse.Namespace, result: Segmentation, ending: str) -> bytes:
+    return result.to_bytes(ending, seg_type=args.seg_type)
+
+
+def encode_map(name: str, args: argparse.Namespace, result: Segmentation, ending: str) -> bytes:
     return result.map_bytes(name, ending)
 
 
 def is_series_folder(folder: Path, below: bool) -> bool:
     """Whether a folder is one volume: DICOM slices lie in it, or below it, and no volumes in files of their own."""
     return not any(voxels.recognizes(path) for path in folder.iterdir()) and holds_dicom(folder, below=below)
-
-
-def volume_table(result: Segmentation) -> str:
-    """One line a prompt, then what was used."""
-    facts = result.facts
-    lines = [f"{'label':>5}  {'score':>5}  {'voxels':>9}  {'ml':>8}  prompt\n"]
-    for prompt, label in result.labels.items():
-        found = facts.prompts[label - 1]
-        ml = "-" if found.volume_ml is None else f"{found.volume_ml:.1f}"
-        told = besides(found) + CUT * found.truncated + "".join(f"  ({reason})" for reason in reasons(found))
-        lines.append(f"{label:>5}  {found.highest_score:>5.2f}  {found.voxels:>9}  {ml:>8}  {prompt}{told}\n")
-    used = facts.image
-    sides = f"stored as {used.stored_orientation}, read as {used.orientation}"
-    words = (
-        f"intensity {used.intensity}",
-        sides if used.sides_known else "which side is left is not known",
-        f"sliced along axis {'xyz'[used.slice_axis_stored]}",
-    )
-    return "".join(lines) + f"used: {' | '.join(words)}\n"
-
-
-def besides(found: VolumePrompt) -> str:
-    """What draws and instances say of a prompt."""
-    words = ""
-    if found.draws:
-        ml = "{minimum:.1f}..{maximum:.1f}".format(**found.draws.volume_ml)
-        words += f"  (draws: {ml} ml, Dice {found.draws.dice:.3f})"
-    return words if found.instances is None else f"{words}  ({len(found.instances)} instances)"
-
-
-def reasons(found: VolumePrompt) -> list[str]:
-    """Why a prompt is absent, and to which labels it lost slices."""
-    why = WHY_ABSENT.get(found.why_absent or "", found.why_absent)
-    lost = [f"overlaps label {lost.label}, which has {lost.slices} of its slices" for lost in found.lost_to]
-    return [*([f"absent: {why}"] if why else []), *lost]
 
 
 VOLUMES = Kind(
@@ -222,9 +216,9 @@ VOLUMES = Kind(
     recognizes=voxels.recognizes,
     rejects=lambda path: False,
     is_one=is_series_folder,
-    results={"output": NIFTI, "preview": (".png",), "report": (".json",), **dict.fromkeys(MAPS, NIFTI)},
+    results={"output": ENDINGS, "preview": (".png",), "report": (".json",), **dict.fromkeys(MAPS, NIFTI)},
     run_files={"statistics": numbers.ENDINGS, "label_table": label_table.ENDINGS},
-    encode=ENCODE | {name: partial(encode_map, name) for name in MAPS},
+    encode=ENCODE | {"output": encode_output} | {name: partial(encode_map, name) for name in MAPS},
     max_prompts={},
     segment=segment_volume,
     mask_ending=".nii.gz",

@@ -99,12 +99,13 @@ class Session:
     def writers(self, job: Job, result: Segmentation | ImageSegmentation) -> Iterator[tuple[Place, Callable[[], None]]]:
         """Each place, and what writes it."""
         for option, place in job.results.items():
-            encode, ending = self.kind.encode[option], encoding_of(place, self.kind.results[option])
-            if option == "preview":
-                encode = partial(encode, is_filled=self.args.preview_style == "filled")
-            yield place, partial(make, place, encode, result, ending)
+            ending = encoding_of(place, self.kind.results[option])
+            yield place, partial(self.make, place, self.kind.encode[option], result, ending)
         if job.masks:
             yield job.masks, partial(result.save_masks, job.masks)
+
+    def make(self, place: Place, encode: Encoder, result: Segmentation | ImageSegmentation, ending: str) -> None:
+        put(place, encode(self.args, result, ending))
 
     def ask(self, source: Loaded, progress: Progress | None) -> Segmentation | ImageSegmentation:
         with self.client(self.args.timeout) as client:
@@ -156,10 +157,6 @@ class Session:
         for client in clients:
             if client.protocol == "grpc":
                 client.close()
-
-
-def make(place: Place, encode: Encoder, result: Segmentation | ImageSegmentation, ending: str) -> None:
-    put(place, encode(result, ending))
 
 
 def put(place: Place, data: bytes) -> None:

@@ -82,7 +82,7 @@ def is_file_name(prompt: str) -> bool:
 
 def list_of(suffixes: tuple[str, ...]) -> str:
     """The endings as words."""
-    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+    return " or ".join(filter(None, (", ".join(suffixes[:-1]), suffixes[-1])))
 
 
 def find_sources(

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
+import numpy as np
+import numpy.typing as npt
 from medimageparse_contract.options import Intensity
 
 from medimageparse_client.formats.dicomweb_address import is_address
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import pydicom
 
 ZIP = b"PK\x03\x04"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PERCENTILE = ("MR", "PT", "NM")  # modalities whose values have no unit that a window could be in
 
 
@@ -29,6 +32,7 @@ class DicomSeries:
     notes: what was left out or assumed, as sentences for the report
     modality: CT, MR, PT, ...
     is_resampled: whether a gantry tilt was taken out, so that the voxels are not those of `sources`
+    positions: float64 [D,3], centre of the first pixel of each slice in mm (LPS), in the order of z
     """
 
     volume: nib.Nifti1Image = field(repr=False)
@@ -36,6 +40,7 @@ class DicomSeries:
     notes: tuple[str, ...] = ()
     modality: str = ""
     is_resampled: bool = False
+    positions: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)), repr=False)
 
     @property
     def intensity(self) -> Intensity:

@@ -3,7 +3,7 @@
 import colorsys
 from collections.abc import Iterable
 
-from medimageparse_contract.catalogue import Model, Structure, structures
+from medimageparse_contract.catalogue import Model, rows_named
 
 Colour = tuple[int, int, int]  # red, green, blue, 0..255
 
@@ -18,17 +18,12 @@ def colour(label: int) -> Colour:
 def colours_of(prompts: Iterable[str], model: Model) -> dict[int, Colour]:
     """Label -> colour, no two alike; prompts are known by the catalogue's sentence, name, id or alias in any case."""
     labelled = dict(enumerate(prompts, 1))
-    known = {name: row.rgb for row in reversed(structures(model)) for name in names_of(row)}
     colours: dict[int, Colour] = {}
     for label, prompt in labelled.items():
-        found = known.get(prompt.casefold().strip())
-        if found and found not in colours.values():
-            colours[label] = found
+        rows = rows_named(prompt, model)
+        if rows and rows[0].rgb not in colours.values():
+            colours[label] = rows[0].rgb
     for label in labelled.keys() - colours.keys():
         hues = (colour(number) for number in range(label, label + len(labelled) + 1))
         colours[label] = next(hue for hue in hues if hue not in colours.values())
     return colours
-
-
-def names_of(row: Structure) -> set[str]:
-    return {name.casefold() for name in (row.prompt, row.name, row.id, *row.aliases)}

@@ -17,12 +17,14 @@ from medimageparse_client.formats.series import DicomSeries
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
 from medimageparse_client.results.answer import Answer, NiftiFile, odd_answers_refused
 from medimageparse_client.results.colours import colours_of
-from medimageparse_client.results.label_table import ENDINGS, encode_label_table
+from medimageparse_client.results.label_table import ENDINGS as TABLE_ENDINGS
+from medimageparse_client.results.label_table import encode_label_table
 from medimageparse_client.results.mask_files import encode_mask, mask_names
 from medimageparse_client.results.preview import draw_preview
 from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of, label_of, labels_of
 from medimageparse_client.results.statistics import VOLUME_COLUMNS, Row, html_table, rows_of, value_statistics
 from medimageparse_client.results.volume_maps import MapFile, decode_maps
+from medimageparse_client.results.writers import ENDINGS, SegType, encode_result
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Segmentation:
     nifti: the label map as the bytes of a .nii.gz file, as the server made it
     volume: the bytes that were sent, for the preview
     maps: by name what else was asked for, as arrays and files
-    series: the DICOM series that was segmented, to which SEG and RTSTRUCT refer; its report has `dicom` besides
+    series: the DICOM series that was segmented, to which a SEG refers; its report has `dicom` besides
     """
 
     prompts: tuple[str, ...]
@@ -104,15 +106,17 @@ class Segmentation:
     def _repr_html_(self) -> str:
         return html_table(rows_of(self.report, VOLUME_COLUMNS))
 
-    def to_bytes(self, ending: str = ".nii.gz") -> bytes:
-        """The label map as the bytes of a .nii.gz file (as the server made it) or of a .nii."""
-        if ending not in SUFFIXES:
-            raise ValueError("a label map is saved as .nii.gz or .nii")
-        return self.nifti if ending == ".nii.gz" else gzip.decompress(self.nifti)
+    def to_bytes(self, ending: str = ".nii.gz", *, seg_type: SegType = "binary") -> bytes:
+        """The bytes of a file that ends so: the label map as .nii.gz (as the server made it) or .nii, or a .seg.dcm.
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the label map as .nii.gz or .nii; whole or not at all."""
-        write_file(path, self.to_bytes(ending_of(path, SUFFIXES)))
+        seg_type: what a DICOM SEG holds: "binary" (masks, whole ones where the result has `maps`), "labelmap", or
+            "fractional" (probabilities). It needs the extra `dicom` and a result of a DICOM series
+        """
+        return encode_result(self, ending, seg_type)
+
+    def save(self, path: str | os.PathLike[str], *, seg_type: SegType = "binary") -> None:
+        """Writes what `to_bytes` gives for the ending of the name; whole or not at all."""
+        write_file(path, self.to_bytes(ending_of(path, ENDINGS), seg_type=seg_type))
 
     def map_bytes(self, name: str, ending: str = ".nii.gz") -> bytes:
         """One of `maps` as the bytes of a .nii.gz file (as the server made it) or of a .nii."""
@@ -138,9 +142,9 @@ class Segmentation:
 
     def save_label_table(self, path: str | os.PathLike[str]) -> None:
         """Writes names and colours of the labels: .label or .txt for ITK-SNAP, .ctbl for 3D Slicer."""
-        ending = ending_of(path, ENDINGS)
+        ending = ending_of(path, TABLE_ENDINGS)
         if not ending:
-            raise ValueError(f"a label table is saved as {', '.join(ENDINGS)}")
+            raise ValueError(f"a label table is saved as {', '.join(TABLE_ENDINGS)}")
         write_file(path, encode_label_table(self.labels, ending))
 
     def preview(self, path: str | os.PathLike[str] | None = None, *, is_filled: bool = True) -> Image.Image:

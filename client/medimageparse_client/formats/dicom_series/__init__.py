@@ -10,13 +10,13 @@ import numpy as np
 from medimageparse_client.formats.dicom_header import without_pydicoms_warnings
 from medimageparse_client.formats.dicom_series.choice import choose, sort_out
 from medimageparse_client.formats.dicom_series.files import find_files, read_headers
-from medimageparse_client.formats.dicom_series.geometry import LPS_TO_RAS, arrange, check_equal
+from medimageparse_client.formats.dicom_series.geometry import arrange, check_equal
 from medimageparse_client.formats.dicom_series.phases import one_phase
 from medimageparse_client.formats.dicom_series.slices import slices_of
 from medimageparse_client.formats.dicom_series.tilt import upright
 from medimageparse_client.formats.dicom_series.values import stack_values
 from medimageparse_client.formats.nifti import image_of_array
-from medimageparse_client.formats.series import DicomSeries
+from medimageparse_client.formats.series import LPS_TO_RAS, DicomSeries
 
 __all__ = ["DicomSeries", "read_series"]
 
@@ -50,4 +50,5 @@ def read_series(
     volume = image_of_array(values, np.asarray(LPS_TO_RAS @ affine))
     # of a multi-frame file all slices have one header
     sources = tuple({id(one.header): one.header for one in placed.slices}.values())
-    return DicomSeries(volume, sources, tuple(notes), placed.slices[0].modality, placed.is_tilted)
+    positions = np.array([one.position for one in placed.slices])
+    return DicomSeries(volume, sources, tuple(notes), placed.slices[0].modality, placed.is_tilted, positions)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicom_series.slices import Slice
 
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_MM = 0.01  # slices closer than this lie at one place
 UNEVEN = 0.01  # part of a step, or 0.01 mm: positions are written with few digits
 TILT_DEGREES = 0.5  # between the line of the slices and their normal

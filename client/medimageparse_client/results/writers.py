@@ -1,0 +1,38 @@
+"""A segmented volume as a file, by its ending."""
+
+import gzip
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from medimageparse_client.errors import InvalidRequest
+from medimageparse_client.formats.nifti import SUFFIXES
+
+if TYPE_CHECKING:
+    from medimageparse_client.results.segmentation import Segmentation
+
+SegType: TypeAlias = Literal["binary", "labelmap", "fractional"]
+
+SEG, RTSTRUCT = ".seg.dcm", ".rtstruct.dcm"
+OF_SERIES = (SEG, RTSTRUCT)  # refer to the slices of a DICOM series
+ENDINGS = (*SUFFIXES[::-1], *OF_SERIES)  # the first is that of results in a folder
+
+
+def encode_result(result: "Segmentation", ending: str, seg_type: SegType = "binary") -> bytes:
+    """The bytes of a file that ends so; ValueError for another ending, InvalidRequest for what the result has not."""
+    if ending == ".nii.gz":
+        return result.nifti  # as the server made it
+    if ending == ".nii":
+        return gzip.decompress(result.nifti)
+    if ending in OF_SERIES:
+        return encode_dicom(result, ending, seg_type)
+    raise ValueError(f"a result is saved as {', '.join(ENDINGS)}")
+
+
+def encode_dicom(result: "Segmentation", ending: str, seg_type: SegType) -> bytes:
+    try:
+        from medimageparse_client.results.dicom.rtstruct import encode_rtstruct
+        from medimageparse_client.results.dicom.seg import encode_seg
+    except ModuleNotFoundError as error:
+        raise InvalidRequest(
+            f"{ending} needs {error.name}, which is not installed: pip install 'medimageparse-client[dicom]'"
+        ) from error
+    return encode_seg(result, seg_type) if ending == SEG else encode_rtstruct(result)
