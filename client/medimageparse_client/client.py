@@ -20,7 +20,7 @@ from medimageparse_client.formats.picture import AnyImage, encode_image, encode_
 from medimageparse_client.formats.series_input import open_series
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
-from medimageparse_client.inputs import SliceAxis, check_prompts, encode_options, encode_prompts
+from medimageparse_client.inputs import SliceAxis, check_prompts, encode_image_options, encode_options, encode_prompts
 from medimageparse_client.progress import Progress, has_stream, infer_watched
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.results.segmentation import Segmentation, decode_answer, of_series
@@ -172,6 +172,7 @@ class Client:
         image_type: ImageType | None = None,
         joint: bool | None = None,
         p_value_threshold: float | None = None,
+        tile: bool = False,
         window: Window | None = None,
         slice_number: int | None = None,
         slice_axis: StoredAxis = 2,
@@ -188,6 +189,7 @@ class Client:
         joint: True decodes all prompts together, so that one's result depends on the others; False each alone.
             Left out, prompts are decoded together and recognition takes each structure alone, as published
         p_value_threshold: for recognition, leaves out what is less probable than this, for example 0.05
+        tile: looks at a picture over the networks' size in overlapping tiles, at its own pixels; with prompts alone
         window: what to see in a CT slice: "abdomen", "lung", "pelvis", "liver", "colon" or "pancreas"
         slice_number, slice_axis, time_point: which slice of a volume, from 0, along which stored axis; which volume of
             a 4D series. The picture is turned as radiologists look at it; masks can be saved as a NIfTI of the volume
@@ -199,15 +201,12 @@ class Client:
             encoded = encode_image(image, window)
         else:
             encoded = encode_volume_slice(image, slice_number, slice_axis, window, time_point)
-        inputs = {
-            "image": encoded.data,
-            "text": None if prompts is None else encode_prompts(prompts),
-            "image_type": None if image_type is None else image_type.encode(),
-            "joint": None if joint is None else bool(joint),
-            "p_value_threshold": None if p_value_threshold is None else float(p_value_threshold),
-        }
-        given = {name: value for name, value in inputs.items() if value is not None}
-        return decode_image_answer(prompts, encoded, self._connection.infer(MODEL_2D, given, OUTPUTS_2D))
+        if tile and encoded.made_of:
+            raise InvalidRequest("a slice is sent at the networks' size, so there is nothing to tile; leave tile out")
+        text = {} if prompts is None else {"text": encode_prompts(prompts)}
+        options = encode_image_options(image_type, joint, p_value_threshold, tile)
+        answer = self._connection.infer(MODEL_2D, {"image": encoded.data, **text, **options}, OUTPUTS_2D)
+        return decode_image_answer(prompts, encoded, answer)
 
     def health(self, *, canary: bool = False) -> Health:
         """Whether the server lives and which models it has loaded; never raises if it cannot be reached.

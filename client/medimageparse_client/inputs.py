@@ -50,3 +50,16 @@ def encode_options(
     texts = {name: str(value).encode() for name, value in options.items()}
     # what is not asked for is not sent: a server of before knows neither
     return texts | ({"instances": True} if instances else {}) | ({"draws": draws} if draws > 1 else {})
+
+
+def encode_image_options(
+    image_type: str | None, joint: bool | None, p_value_threshold: float | None, tile: bool
+) -> dict[str, bytes | bool | float]:
+    """The optional inputs of the 2D model; what is not asked for is not sent."""
+    options = {
+        "image_type": None if image_type is None else image_type.encode(),
+        "joint": None if joint is None else bool(joint),
+        "p_value_threshold": None if p_value_threshold is None else float(p_value_threshold),
+        "tile": True if tile else None,
+    }
+    return {name: value for name, value in options.items() if value is not None}

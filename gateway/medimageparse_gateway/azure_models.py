@@ -94,7 +94,7 @@ MODELS = {
         MODEL_2D,
         "probabilities",
         ("image_features", "text_features"),
-        {"image_type": str, "joint": bool, "p_value_threshold": float},
+        {"image_type": str, "joint": bool, "p_value_threshold": float, "tile": bool},
         encode_image_answer,
     ),
     MODEL_3D: ScoredModel(

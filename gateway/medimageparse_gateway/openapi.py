@@ -39,7 +39,9 @@ OPTIONS: Mapping[str, Json] = {
     "image_type": {**STRING, "enum": list(TARGETS), "description": "Kind of picture; without prompts: recognition."},
     "joint": {"type": "boolean", "description": "Whether prompts are decoded together."},
     "p_value_threshold": {"type": "number", "description": "Recognition leaves out what is less probable."},
+    "tile": {"type": "boolean", "description": "Whether a large picture is looked at in tiles, at its own pixels."},
 }
+IMAGE_OPTIONS = ("image_type", "joint", "p_value_threshold", "tile")
 VOLUME_OPTIONS = ("intensity", "orientation", "slice_axis", "output", "instances", "draws")
 ERRORS = {
     400: "The request is wrong; the message says what to send instead.",
@@ -67,7 +69,7 @@ def document() -> Json:
     volume["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] += ["prompt"]
     answer_with(volume, (*VOLUME_ANSWERS, EVENT_STREAM))
     described = "A palette PNG in the pixels of the picture, label k is the k-th prompt; a report; or probabilities."
-    image = ask("segmentImage", f"Segment a {NAMES} file", described, ("image_type", "joint", "p_value_threshold"))
+    image = ask("segmentImage", f"Segment a {NAMES} file", described, IMAGE_OPTIONS)
     answer_with(image, IMAGE_ANSWERS)
     filters = [
         {"name": name, "in": "query", "schema": STRING, "description": words}

@@ -47,6 +47,7 @@ IMAGE_OPTIONS: Mapping[str, Reader] = {
     "image_type": (str, ""),
     "joint": (as_bool, "true or false"),
     "p_value_threshold": (float, "a number such as 0.05"),
+    "tile": (as_bool, "true or false"),
 }
 
 

@@ -26,7 +26,7 @@ def test_the_addresses_are_routes_of_the_gateway():
 
 def test_the_options_are_those_that_params_may_hold():
     options = [f"`{name}`" for model in (MODEL_2D, MODEL_3D) for name in azure_models.MODELS[model].options]
-    assert "its keys {}, {} and {}, or {}, {} and {}, are options".format(*options) in TEXT
+    assert "its keys {}, {}, {} and {}, or {}, {} and {}, are options".format(*options) in TEXT
 
 
 def test_the_numbers_are_those_of_the_gateway():

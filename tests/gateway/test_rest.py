@@ -94,6 +94,7 @@ def test_a_report_is_what_the_model_says(gateway, models, file_of, path):
         (IMAGES, {"joint": "true"}, {"joint": True}),
         (IMAGES, {"joint": "False"}, {"joint": False}),
         (IMAGES, {"p_value_threshold": "0.05"}, {"p_value_threshold": 0.05}),
+        (IMAGES, {"tile": "true"}, {"tile": True}),
     ],
 )
 def test_options_reach_the_model_in_its_own_types(gateway, models, file_of, path, options, inputs):
@@ -144,6 +145,7 @@ def test_a_form_that_there_is_not_is_406_and_lists_those_there_are(gateway, file
         (VOLUMES, ["liver & spleen"], {}, "separates prompts"),
         (IMAGES, [], {}, "nothing to look for"),
         (IMAGES, ["liver"], {"joint": "perhaps"}, "joint is true or false"),
+        (IMAGES, ["liver"], {"tile": "yes"}, "tile is true or false"),
         (IMAGES, ["liver"], {"p_value_threshold": "small"}, "p_value_threshold is a number"),
         (VOLUMES, ["liver"], {"joint": "true"}, "unknown part"),
         (VOLUMES, ["liver"], {"output": "masks"}, "output is unknown; send one of nifti_file, masks_file"),

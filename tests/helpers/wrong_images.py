@@ -83,6 +83,7 @@ WRONG_OPTIONS = {
     "output of the 3D model": {"output": b"label_map"},
     "output not UTF-8": {"output": b"\xff" + SECRET.encode()},
     "threshold without image_type": {"p_value_threshold": np.float32([0.05])},
+    "tile with image_type": {"tile": np.array([True]), "image_type": b"OCT"},
     "threshold over 1": {"text": None, "image_type": b"OCT", "p_value_threshold": np.float32([5])},
     "threshold not a number": {"text": None, "image_type": b"OCT", "p_value_threshold": np.float32([np.nan])},
     "too many prompts one by one": {"text": b" & ".join([SECRET.encode()] * 17), "joint": np.array([False])},
@@ -97,6 +98,7 @@ WRONG_TENSORS = {
     "pixels for an image": {"image": PICTURE},
     "a number for text": {"text": np.zeros(1, np.float32)},
     "text for joint": {"joint": b"false"},
+    "text for tile": {"tile": b"true"},
     "two thresholds": {"p_value_threshold": np.float32([0.05, 0.1])},
 }
 GROUPS = {"image": WRONG_IMAGES, "text": WRONG_TEXTS}

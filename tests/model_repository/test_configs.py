@@ -229,6 +229,7 @@ CONTRACT = {
 }
 NOT_TEXT = {
     "joint": (DataType.TYPE_BOOL, [1]),
+    "tile": (DataType.TYPE_BOOL, [1]),
     "p_value_threshold": (DataType.TYPE_FP32, [1]),
     "instances": (DataType.TYPE_BOOL, [1]),
     "draws": (DataType.TYPE_INT32, [1]),

@@ -80,6 +80,7 @@ def add_to(commands: Commands) -> None:
         help="each alone: no prompt changes another",
     )
     parser.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
+    parser.add_argument("--tile", action="store_true", help="look at a large picture in tiles, at its own pixels")
     parser.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice")
     volume = parser.add_argument_group("a slice of a NIfTI volume")
     volume.add_argument("--slice", type=int, metavar="K", help="which, from 0")
@@ -104,6 +105,7 @@ def segment_image(
         image_type=args.image_type,
         joint=args.joint,
         p_value_threshold=args.p_value_threshold,
+        tile=args.tile,
         window=args.window,
         slice_number=args.slice,
         slice_axis=2 if args.axis is None else args.axis,

@@ -14,7 +14,10 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Geometry:
-    """The upright picture, height x width, lies in its black square of `side` behind `top` rows and `left` columns."""
+    """The upright picture, height x width, lies in its black square of `side` behind `top` rows and `left` columns.
+
+    With tiles the square is what they cover.
+    """
 
     format: str
     mode: str  # Pillow's, as the file stores it
@@ -27,3 +30,4 @@ class Geometry:
     left: int
     intensity: Intensity
     warnings: list[str]
+    tiles: int = 1  # in which the networks saw it

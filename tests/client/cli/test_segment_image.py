@@ -175,6 +175,13 @@ def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatc
     assert triton.requests == []
 
 
+@pytest.mark.parametrize(("options", "sent"), [((), None), (("--tile",), True)])
+def test_tiles_are_asked_for(options, sent, triton, image_file, tmp_path):
+    assert main(["segment-image", str(image_file), "lung", "-o", str(tmp_path / "masks.png"), *options]) == 0
+    [request] = triton.requests
+    assert request.get("tile") == sent
+
+
 def write_volume(path):
     voxels = np.random.default_rng(0).integers(-200, 300, (12, 9, 4)).astype(np.int16)
     nib.save(nib.Nifti1Image(voxels, np.diag([-1, -1, 3, 1])), path)

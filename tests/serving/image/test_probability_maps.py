@@ -170,6 +170,7 @@ def test_report():
         "top": 0,
         "left": 8,
         "intensity": {"used": "none", "bounds": None, "padding": []},
+        "tiles": 1,
         "output": "masks",
     }
     assert report["warnings"] == ["nearly black"]

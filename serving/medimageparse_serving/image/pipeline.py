@@ -1,0 +1,53 @@
+"""The 2D pipeline: which models it calls, in their order."""
+
+import json
+from collections.abc import Iterable
+
+import numpy as np
+from medimageparse_contract.options import OUTPUTS_2D
+from numpy.typing import NDArray
+
+from medimageparse_serving.image.geometry import Geometry
+from medimageparse_serving.image.pixels import to_pixels
+from medimageparse_serving.image.report import Segmented
+from medimageparse_serving.image.tiles import check_tiles, lay_out, read_tile, segment_tiles
+from medimageparse_serving.triton.pipeline import Arrays, Calls, Pipeline
+from medimageparse_serving.triton.tensors import Inputs, as_tensors, unpack
+
+DECODED = ("square", "geometry", "refusal")
+TOKENIZED = ("input_ids", "attention_mask", "prompts", "truncated", "prompt_groups", "tokenize_report", "refusal")
+TEXT = ("token_features", "prompt_features")
+MASKS = ("mask_logits", "similarities", "matched_queries", "category_logits")
+TOLD = ("geometry", "prompts", "truncated", "tokenize_report", "segment_report", "p_value_threshold", "output")
+
+
+class ImagePipeline(Pipeline):
+    """Image and prompts -> probabilities, categories, report."""
+
+    async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> Arrays:
+        inputs.choice("output", OUTPUTS_2D)  # refused before the work
+        is_tiled = read_tile(inputs.item("tile"), "image_type" in inputs)
+        known: dict[str, object] = dict(inputs.arrays())
+
+        async def call(model: str, outputs: Iterable[str], *names: str) -> Arrays:
+            tensors = as_tensors({name: known[name] for name in names if name in known})
+            return await calls.call(model, outputs, tensors)
+
+        async def segment(pixels: NDArray[np.uint8]) -> Arrays:
+            known["pixels"] = pixels
+            return await call("pixels_model", MASKS, "pixels", *TEXT, "attention_mask", "prompt_groups")
+
+        decoded, size = await call("decode_model", DECODED, "image"), self.networks["image_size"]
+        geometry = unpack(Geometry, json.loads(decoded["geometry"].item()))
+        tokenized = await call("tokenize_model", TOKENIZED, "text", "image_type", "joint")
+        canvas = lay_out(geometry, size) if is_tiled and max(geometry.height, geometry.width) > size else None
+        if canvas:
+            check_tiles(canvas, len(tokenized["prompts"]), int(self.parameters["max_tile_pixels"]))
+        known |= tokenized | {"geometry": canvas.geometry if canvas else geometry}
+        known |= await call("text_model", TEXT, "input_ids", "attention_mask")
+        if canvas:
+            known |= await segment_tiles(segment, decoded["square"], geometry, canvas, len(tokenized["prompts"]))
+        else:
+            known |= await segment(to_pixels(decoded["square"], size))
+        known["segment_report"] = Segmented(self.networks)
+        return await call("encode_model", [*wanted, "refusal"], *MASKS, "pixels", *TOLD)
