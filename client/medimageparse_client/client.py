@@ -21,7 +21,7 @@ from medimageparse_client.formats.series_input import open_series
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
 from medimageparse_client.inputs import SliceAxis, check_prompts, encode_image_options, encode_options, encode_prompts
-from medimageparse_client.progress import Progress, has_stream, infer_watched
+from medimageparse_client.progress import Progress, ask
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.results.segmentation import Segmentation, decode_answer, of_series
 from medimageparse_client.urls import Protocol
@@ -152,11 +152,7 @@ class Client:
         asked = {maps: maps, "instances": instances, "uncertainty": draws > 1}
         wanted = [name for name, is_asked in asked.items() if name and is_asked]
         outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
-        if progress and has_stream(self._connection):
-            answer = infer_watched(self._connection, inputs, outputs, progress)
-            progress = None
-        else:
-            answer = self._connection.infer(MODEL_3D, inputs, outputs)
+        answer, progress = ask(self._connection, MODEL_3D, inputs, outputs, progress)
         result = decode_answer(prompts, data, answer, wanted)
         if progress:
             n_slices = result.scores.shape[1]
@@ -177,6 +173,7 @@ class Client:
         slice_number: int | None = None,
         slice_axis: StoredAxis = 2,
         time_point: int | None = None,
+        progress: Progress | None = None,
     ) -> ImageSegmentation:
         """Segments each prompt in an image, or without prompts all that the published model knows in such an image.
 
@@ -193,6 +190,7 @@ class Client:
         window: what to see in a CT slice: "abdomen", "lung", "pelvis", "liver", "colon" or "pancreas"
         slice_number, slice_axis, time_point: which slice of a volume, from 0, along which stored axis; which volume of
             a 4D series. The picture is turned as radiologists look at it; masks can be saved as a NIfTI of the volume
+        progress: as of `segment`, called with the tiles that are done, how many there are, and the prompts found so far
         """
         if prompts is None and image_type is None:
             raise InvalidRequest("there is nothing to look for; give prompts, or image_type for all it has")
@@ -205,8 +203,14 @@ class Client:
             raise InvalidRequest("a slice is sent at the networks' size, so there is nothing to tile; leave tile out")
         text = {} if prompts is None else {"text": encode_prompts(prompts)}
         options = encode_image_options(image_type, joint, p_value_threshold, tile)
-        answer = self._connection.infer(MODEL_2D, {"image": encoded.data, **text, **options}, OUTPUTS_2D)
-        return decode_image_answer(prompts, encoded, answer)
+        inputs = {"image": encoded.data, **text, **options}
+        answer, progress = ask(self._connection, MODEL_2D, inputs, OUTPUTS_2D, progress)
+        result = decode_image_answer(prompts, encoded, answer)
+        if progress:
+            facts = result.facts
+            found = tuple(prompt.text for prompt in facts.prompts if prompt.present)
+            progress(facts.image.tiles, facts.image.tiles, found)
+        return result
 
     def health(self, *, canary: bool = False) -> Health:
         """Whether the server lives and which models it has loaded; never raises if it cannot be reached.

@@ -1,4 +1,4 @@
-"""How far a volume is: what the server's stream tells while it works, or its end where there is no stream."""
+"""How far a volume or an image is: what the server's stream tells while it works, or its end where there is none."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -10,30 +10,49 @@ from medimageparse_contract.models import MODEL_3D, STREAMS
 from medimageparse_client.connection import PROGRESS, Connection, Inputs
 from medimageparse_client.results.answer import Answer
 
-STREAM = STREAMS[MODEL_3D]
-# gets the slices that are done, how many there are, and the prompts found so far
+# gets the slices or tiles that are done, how many there are, and the prompts found so far
 Progress: TypeAlias = Callable[[int, int, tuple[str, ...]], object]
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the output `progress` says."""
+class VolumeTold:
+    """What the output `progress` of the 3D model says."""
 
     slices_done: int
     slices: int
     prompts_found: tuple[str, ...]
 
 
-def has_stream(connection: Connection) -> bool:
-    """Over HTTP there is none, and a server may lack it."""
-    return connection.protocol == "grpc" and connection.is_ready(STREAM)
+@dataclass(frozen=True)
+class ImageTold:
+    """The same of the 2D model."""
+
+    tiles_done: int
+    tiles: int
+    prompts_found: tuple[str, ...]
 
 
-def infer_watched(connection: Connection, inputs: Inputs, outputs: Sequence[str], progress: Progress) -> Answer:
-    """The answer of the stream; what `progress` raises ends the request."""
-    with closing(connection.stream(STREAM, inputs, outputs)) as answers:
+def ask(
+    connection: Connection, model: str, inputs: Inputs, outputs: Sequence[str], progress: Progress | None
+) -> tuple[Answer, Progress | None]:
+    """The answer, and whom the end is still to be told: nobody, where the model's stream has told of all.
+
+    Over HTTP there is no stream, and a server may lack it. What `progress` raises ends the request.
+    """
+    stream = STREAMS[model]
+    if progress is None or connection.protocol != "grpc" or not connection.is_ready(stream):
+        return connection.infer(model, inputs, outputs), progress
+    with closing(connection.stream(stream, inputs, outputs)) as answers:
         for answer in answers:
             if PROGRESS in answer:
-                told = answer.json(PROGRESS, Told)
-                progress(told.slices_done, told.slices, told.prompts_found)
-    return answer
+                progress(*words_of(answer, model))
+    return answer, None
+
+
+def words_of(answer: Answer, model: str) -> tuple[int, int, tuple[str, ...]]:
+    """What a response with progress says."""
+    if model == MODEL_3D:
+        volume = answer.json(PROGRESS, VolumeTold)
+        return volume.slices_done, volume.slices, volume.prompts_found
+    image = answer.json(PROGRESS, ImageTold)
+    return image.tiles_done, image.tiles, image.prompts_found

@@ -217,3 +217,16 @@ def test_the_report_can_be_written_as_json(triton, array):
 def test_the_client_names_what_the_server_and_the_reader_know():
     assert get_args(ImageType) == tuple(TARGETS)
     assert get_args(Window) == tuple(WINDOWS)
+
+
+def test_who_watches_is_told_of_tiles(triton, array):
+    """Over gRPC by the server's stream, else once at the end."""
+    told = []
+    with_stream = (*triton.models, "medimageparse_stream")
+    for models, url in ((triton.models, ""), (with_stream, ""), (with_stream, "http://localhost:8000")):
+        triton.models, triton.tiles = models, 3
+        with Client(url or "localhost:8001") as client:
+            client.segment_image(array, ["red", "blue"], tile=True, progress=lambda *words: told.append(words))
+    at_the_end = [(3, 3, ("red", "blue"))]
+    on_the_way = [(0, 3, ()), (1, 3, ("red",)), (2, 3, ("red", "blue")), (3, 3, ("red", "blue"))]
+    assert told == at_the_end + on_the_way + at_the_end

@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
+IMAGE_MODELS = ("medimageparse", "medimageparse_stream")
+
 
 class FakeTriton:
     """Stands in for tritonclient's InferenceServerClient.
@@ -27,6 +29,7 @@ class FakeTriton:
     is_loaded = True
     models = ("medimageparse_3d", "medimageparse")
     recognized = ("left lung", "right lung")
+    tiles = 1
     voxel_ml = 0.002
     sides_known = True
     warnings = ()
@@ -61,9 +64,11 @@ class FakeTriton:
         except InferenceServerException as error:
             self.callback(result=None, error=error)
             return
-        n_slices, prompts = answer.as_numpy("scores").shape[1], self.requests[-1]["text"].split(" & ")
-        for done in range(n_slices + 1):
-            told = {"slices_done": done, "slices": n_slices, "prompts_found": prompts[:done]} | self.odd_progress
+        prompts = self.requests[-1]["text"].split(" & ")
+        scores = None if model in IMAGE_MODELS else answer.as_numpy("scores")
+        part, n = ("tiles", self.tiles) if scores is None else ("slices", scores.shape[1])
+        for done in range(n + 1):
+            told = {f"{part}_done": done, part: n, "prompts_found": prompts[:done]} | self.odd_progress
             self.callback(result=FakeAnswer("", progress=np.array([json.dumps(told)], np.object_)), error=None)
         self.callback(result=answer, error=None)
 
@@ -87,7 +92,7 @@ class FakeTriton:
         for prompt in prompts:
             if prompt in self.failures:
                 raise self.failures[prompt]
-        return self.answer_image(image, prompts) if model == "medimageparse" else self.answer_volume(image, prompts)
+        return self.answer_image(image, prompts) if model in IMAGE_MODELS else self.answer_volume(image, prompts)
 
     def answer_volume(self, image, prompts):
         sent = self.requests[-1]
@@ -153,7 +158,11 @@ class FakeTriton:
             "prompts": [self.describe(text, probability) for text, probability in zip(texts, maps, strict=True)],
             "warnings": list(self.warnings),
             "rejected": [] if prompts else [{"text": "heart", "p_value": 0.01, "reason": "p-value too low"}],
-            "image": {"exif_orientation": picture.getexif().get(274, 1), "intensity": {"used": "none", "bounds": None}},
+            "image": {
+                "exif_orientation": picture.getexif().get(274, 1),
+                "intensity": {"used": "none", "bounds": None},
+                "tiles": self.tiles,
+            },
         }
         return FakeAnswer(
             self.missing_output,

@@ -180,7 +180,7 @@ def called(model):
     return called_models((REPOSITORY / model / "config.pbtxt").read_text())
 
 
-@pytest.mark.parametrize("model", ["medimageparse_3d", "medimageparse_3d_stream", "medimageparse"])
+@pytest.mark.parametrize("model", [*STREAMS, *STREAMS.values()])
 def test_every_input_of_a_called_model_is_made_before(model):
     known = tensors(MODELS[model].input)
     made = {"window", "digit_values", "noise_fields", "pixels", "segment_report"}
@@ -226,6 +226,7 @@ CONTRACT = {
     "medimageparse_3d": (["image", "text"], [*LABELS, *MAPS, "scores", "report"]),
     "medimageparse_3d_stream": (["image", "text"], [*LABELS, *MAPS, "scores", "report", "progress"]),
     "medimageparse": (["image"], ["image_features", "text_features", "report"]),
+    "medimageparse_stream": (["image"], ["image_features", "text_features", "report", "progress"]),
 }
 NOT_TEXT = {
     "joint": (DataType.TYPE_BOOL, [1]),
@@ -248,7 +249,8 @@ def test_the_contract(model):
 @pytest.mark.parametrize(("model", "stream"), STREAMS.items())
 def test_a_stream_differs_from_its_model_by_progress_alone(model, stream):
     config, twin = MODELS[model], MODELS[stream]
-    assert {stream for stream, config in MODELS.items() if config.model_transaction_policy.decoupled} == {stream}
+    decoupled = {name for name, config in MODELS.items() if config.model_transaction_policy.decoupled}
+    assert decoupled == set(STREAMS.values())
     twin = ModelConfig.FromString(twin.SerializeToString())
     assert twin.output.pop().name == "progress"
     twin.name = model

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from tqdm import tqdm
 
-from medimageparse_client.cli.console import DONE, bar_of_slices, describe, exit_code, warn
+from medimageparse_client.cli.console import DONE, bar_of_parts, describe, exit_code, warn
 from medimageparse_client.cli.jobs import Job, Plan, make_plan
 from medimageparse_client.cli.session import Session
 from medimageparse_client.cli.sources import load
@@ -34,7 +34,7 @@ def segment_one(session: Session, job: Job) -> int:
         return exit_code(error)
     session.check_server()
     try:
-        with bar_of_slices(session.kind.has_slices and not session.args.quiet) as progress:
+        with bar_of_parts("" if session.args.quiet else session.kind.part(session.args)) as progress:
             outcome = session.answer(job, source, progress)
     except Exception as error:  # as for several: told with the file's name
         session.tell_lost(job.source, error)

@@ -128,13 +128,13 @@ def drawn_anew(bar: tqdm) -> Iterator[None]:
 
 
 @contextmanager
-def bar_of_slices(is_wanted: bool) -> Iterator[Progress | None]:
-    """What draws a bar on a terminal: slices done, seconds left, how many prompts are found; None without one.
+def bar_of_parts(part: str) -> Iterator[Progress | None]:
+    """What draws a bar on a terminal: slices or tiles done, seconds left, how many prompts are found; None without one.
 
-    Until a server tells of slices, and where it never does, the bar says that it waits, and how long it has.
+    Until a server tells of them, and where it never does, the bar says that it waits, and how long it has.
     """
     form = "sent, waiting for the answer: {elapsed}"
-    with tqdm(unit="slice", leave=False, disable=None if is_wanted else True, bar_format=form) as bar, drawn_anew(bar):
+    with tqdm(unit=part, leave=False, disable=None if part else True, bar_format=form) as bar, drawn_anew(bar):
 
         def show(done: int, total: int, found: tuple[str, ...]) -> None:
             bar.bar_format = None

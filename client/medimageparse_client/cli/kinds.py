@@ -33,7 +33,7 @@ class Kind:
     max_prompts: ending -> how many a label map that ends so can hold
     segment: sends one file, or its bytes
     mask_ending: of the file of one prompt's mask
-    has_slices: whether it is done slice by slice, and tells how far it is
+    part: what it is done by, slice or tile, and tells how far it is; "" where it is done in one step
     table: what was found, one line a prompt, and what was used
     """
 
@@ -52,7 +52,7 @@ class Kind:
         Segmentation | ImageSegmentation,
     ]
     mask_ending: str
-    has_slices: bool
+    part: Callable[[argparse.Namespace], str]
     table: Callable[[Any], str]
 
 

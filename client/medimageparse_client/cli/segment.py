@@ -222,6 +222,6 @@ VOLUMES = Kind(
     max_prompts={},
     segment=segment_volume,
     mask_ending=".nii.gz",
-    has_slices=True,
+    part=lambda args: "slice",
     table=volume_table,
 )

@@ -97,7 +97,7 @@ def segment_images(args: argparse.Namespace) -> int:
 
 
 def segment_image(
-    args: argparse.Namespace, client: Client, source: Loaded, prompts: tuple[str, ...], _: Progress | None
+    args: argparse.Namespace, client: Client, source: Loaded, prompts: tuple[str, ...], progress: Progress | None
 ) -> ImageSegmentation:
     return client.segment_image(
         source,
@@ -110,6 +110,7 @@ def segment_image(
         slice_number=args.slice,
         slice_axis=2 if args.axis is None else args.axis,
         time_point=args.time_point,
+        progress=progress,
     )
 
 
@@ -127,8 +128,9 @@ def image_table(result: ImageSegmentation) -> str:
         )
     lines += [f"left out: {rejected.text} ({rejected.reason})\n" for rejected in facts.rejected]
     # of a slice a picture was made and sent
+    tiles = f" | {facts.image.tiles} tiles" if facts.image.tiles > 1 else ""
     used = facts.dicom or facts.slice or f"intensity {facts.image.intensity}"
-    return "".join(lines) + f"used: {used}\n"
+    return "".join(lines) + f"used: {used}{tiles}\n"
 
 
 IMAGES = Kind(
@@ -144,7 +146,7 @@ IMAGES = Kind(
     max_prompts={".png": MAX_LABEL},
     segment=segment_image,
     mask_ending=".png",
-    has_slices=False,
+    part=lambda args: "tile" if args.tile else "",
     table=image_table,
 )
 SLICES = replace(

@@ -113,10 +113,14 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Picture:
-    """exif_orientation: how the file says that it is to be turned; 1 is upright"""
+    """
+    exif_orientation: how the file says that it is to be turned; 1 is upright
+    tiles: in which the networks saw it
+    """
 
     exif_orientation: int
     intensity: Intensity
+    tiles: int = 1
 
 
 @dataclass(frozen=True)

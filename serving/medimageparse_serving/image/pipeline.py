@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from medimageparse_serving.image.geometry import Geometry
 from medimageparse_serving.image.pixels import to_pixels
+from medimageparse_serving.image.progress import Progress
 from medimageparse_serving.image.report import Segmented
 from medimageparse_serving.image.tiles import check_tiles, lay_out, read_tile, segment_tiles
 from medimageparse_serving.triton.pipeline import Arrays, Calls, Pipeline
@@ -35,19 +36,25 @@ class ImagePipeline(Pipeline):
 
         async def segment(pixels: NDArray[np.uint8]) -> Arrays:
             known["pixels"] = pixels
-            return await call("pixels_model", MASKS, "pixels", *TEXT, "attention_mask", "prompt_groups")
+            found = await call("pixels_model", MASKS, "pixels", *TEXT, "attention_mask", "prompt_groups")
+            if progress:
+                progress.add(found["mask_logits"])
+            return found
 
         decoded, size = await call("decode_model", DECODED, "image"), self.networks["image_size"]
         geometry = unpack(Geometry, json.loads(decoded["geometry"].item()))
         tokenized = await call("tokenize_model", TOKENIZED, "text", "image_type", "joint")
+        prompts = [prompt.decode() for prompt in tokenized["prompts"]]
         canvas = lay_out(geometry, size) if is_tiled and max(geometry.height, geometry.width) > size else None
         if canvas:
-            check_tiles(canvas, len(tokenized["prompts"]), int(self.parameters["max_tile_pixels"]))
+            check_tiles(canvas, len(prompts), int(self.parameters["max_tile_pixels"]))
         known |= tokenized | {"geometry": canvas.geometry if canvas else geometry}
+        progress = Progress(prompts, len(canvas.places) if canvas else 1, calls.tell) if calls.tell else None
         known |= await call("text_model", TEXT, "input_ids", "attention_mask")
         if canvas:
-            known |= await segment_tiles(segment, decoded["square"], geometry, canvas, len(tokenized["prompts"]))
+            known |= await segment_tiles(segment, decoded["square"], geometry, canvas, len(prompts))
         else:
             known |= await segment(to_pixels(decoded["square"], size))
         known["segment_report"] = Segmented(self.networks)
-        return await call("encode_model", [*wanted, "refusal"], *MASKS, "pixels", *TOLD)
+        encoded = [name for name in wanted if name != "progress"]
+        return await call("encode_model", [*encoded, "refusal"], *MASKS, "pixels", *TOLD)

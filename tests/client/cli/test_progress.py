@@ -5,7 +5,8 @@ from contextlib import redirect_stderr
 
 import pytest
 from medimageparse_client.cli import main
-from medimageparse_client.cli.console import bar_of_slices
+from medimageparse_client.cli.console import bar_of_parts
+from PIL import Image
 
 STREAM = "medimageparse_3d_stream"
 
@@ -45,14 +46,28 @@ def test_elsewhere_nothing_is_drawn_and_no_stream_is_asked_for(streaming, volume
     assert [request["model"] for request in streaming.requests] == ["medimageparse_3d"]
 
 
-def test_an_image_has_no_slices(terminal):
-    with terminal() as drawn, bar_of_slices(False) as progress:
+def test_a_terminal_shows_tiles(triton, terminal, tmp_path):
+    triton.models, triton.tiles = (*triton.models, "medimageparse_stream"), 6
+    Image.new("RGB", (8, 6), "red").save(tmp_path / "field.png")
+    command = ["segment-image", str(tmp_path / "field.png"), "cells", "-o", str(tmp_path / "masks.png")]
+    with terminal() as drawn:
+        assert main([*command, "--tile"]) == 0
+    assert "6/6" in drawn.getvalue()
+    assert "tile/s" in drawn.getvalue()
+    with terminal() as drawn:
+        assert main(command) == 0
+    assert "tile" not in drawn.getvalue()
+    assert [request["model"] for request in triton.requests] == ["medimageparse_stream", "medimageparse"]
+
+
+def test_an_image_without_tiles_has_no_bar(terminal):
+    with terminal() as drawn, bar_of_parts("") as progress:
         assert progress is None
     assert drawn.getvalue() == ""
 
 
 def test_a_server_that_is_asked_again_begins_anew(terminal):
-    with terminal() as drawn, bar_of_slices(True) as progress:
+    with terminal() as drawn, bar_of_parts("slice") as progress:
         for done in (0, 4, 8, 0, 4):
             progress(done, 9, ("liver",) * done)
     last = drawn.getvalue().rstrip("\r ").rpartition("\r")[2]
@@ -60,6 +75,6 @@ def test_a_server_that_is_asked_again_begins_anew(terminal):
 
 
 def test_a_server_that_tells_no_slices_is_waited_for(terminal):
-    with terminal() as drawn, bar_of_slices(True):
+    with terminal() as drawn, bar_of_parts("slice"):
         pass
     assert "sent, waiting for the answer: 00:00" in drawn.getvalue()

@@ -162,7 +162,7 @@ def test_dicom_without_pydicom(triton, tmp_path, monkeypatch, capsys):
         (["xray.png", "lung", "-o", "masks.png", "--axis", "1"], "name it with --slice"),
         (["xray.png", "lung", "-o", "masks.png", "--time-point", "0"], "name it with --slice"),
         (["ct.nii.gz", "lung", "-o", "masks.png", "--slice", "1", "--axis", "3"], "--axis"),
-        (["ct.nii.gz", "lung", "-o", "masks.txt", "--slice", "1"], "--output names a .nii.gz or .nii or .png or .npz"),
+        (["ct.nii.gz", "lung", "-o", "masks.txt", "--slice", "1"], "--output names a .nii.gz, .nii, .png or .npz file"),
     ],
 )
 def test_wrong_command_lines(arguments, sentence, triton, image_file, monkeypatch, capsys):

@@ -106,10 +106,10 @@ export async function ask() {
   }
 }
 
-/** done: {slices_done, slices, prompts_found}, or null before the first slices. */
+/** done: {slices_done, slices, prompts_found}, or null before the first slices. A picture is one step, and has none. */
 function showProgress(done, asked) {
   const bar = byId("progress");
-  if (!done) {
+  if (!done?.slices) {
     bar.removeAttribute("value"); // it moves to and fro
     byId("progress-text").textContent = "The model is at work …";
     return;
