@@ -120,8 +120,8 @@ class Client:
     ) -> Segmentation:
         """Segments each prompt in a 3D volume.
 
-        volume: path of a .nii or .nii.gz file, the bytes of one, a nibabel image, or an array [x,y,z] with `affine`;
-            with the extra `dicom` a series too: a folder or a zip of slices, a multi-frame file, a DicomSeries
+        volume: path of a .nii, .nii.gz, .nrrd or .mha file, the bytes of one, a nibabel image, an array [x,y,z] with
+            `affine`; with the extra `dicom` a series: a folder or a zip of slices, a multi-frame file, a DicomSeries
         prompts: one text for each structure, for example "left kidney"; label k is the k-th prompt
         affine: [4,4], voxels to millimetres (RAS+); for arrays, and only for them
         time_point: which volume of a 4D series to send, from 0; a series without it is refused before it is sent

@@ -130,10 +130,13 @@ def test_the_command_writes_a_seg_by_its_ending(triton, folder, labels, tmp_path
     [
         (["-o", "out.seg.dcm", "--resample-tilt"], "not those of the slices"),
         (["-o", "out.rtstruct.dcm", "--resample-tilt"], "not those of the slices"),
-        (["-o", "out.nii.gz", "--overlap"], "--overlap is for -o NAME.seg.dcm"),
-        (["-o", "out.seg.dcm", "--overlap", "--seg-type", "labelmap"], "--overlap is for -o NAME.seg.dcm"),
+        (["-o", "out.nii.gz", "--overlap"], "--overlap is for -o .seg.nrrd, .seg.dcm or"),
+        (
+            ["-o", "out.seg.dcm", "--overlap", "--seg-type", "labelmap"],
+            "--overlap is for -o .seg.nrrd, .seg.dcm or",
+        ),
         (["-o", "out.rtstruct.dcm", "--seg-type", "labelmap"], "--seg-type is for -o NAME.seg.dcm"),
-        (["-o", "out.dcm"], "names a .nii.gz, .nii, .seg.dcm or .rtstruct.dcm file"),
+        (["-o", "out.dcm"], "names a .nii.gz, .nii, .seg.nrrd, .nrrd, .mha, .seg.dcm or"),
     ],
 )
 def test_options_of_dicom_objects_are_refused_where_none_is_written(

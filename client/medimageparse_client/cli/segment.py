@@ -13,21 +13,22 @@ from medimageparse_client.cli.arguments import Commands, batch_options, file_nam
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
 from medimageparse_client.cli.kinds import ENCODE, Kind, Loaded
+from medimageparse_client.cli.sources import list_of
 from medimageparse_client.cli.volume_table import volume_table
 from medimageparse_client.client import Client
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.files import ending_of
-from medimageparse_client.formats import nifti, voxels
+from medimageparse_client.formats import volume_file
 from medimageparse_client.formats.series import holds_dicom, holds_series
 from medimageparse_client.progress import Progress
 from medimageparse_client.results import label_table
 from medimageparse_client.results.segmentation import Segmentation
-from medimageparse_client.results.writers import ENDINGS, OF_SERIES, RTSTRUCT, SEG, SegType
+from medimageparse_client.results.writers import ENDINGS, MAY_OVERLAP, OF_SERIES, SEG, SegType
 
 NIFTI = (".nii.gz", ".nii")
 MAPS = ("probabilities", "uncertainty", "instances")  # options that name their file
 HELP = """\
-The first argument is a volume (.nii, .nii.gz, a folder or a zip of one DICOM series, a multi-frame file), or a folder
+The first argument is a volume (.nii, .nii.gz, .nrrd, .mha, a folder or a zip of one DICOM series), or a folder
 of volumes, and the others are prompts. With --prompt or --prompts-file
 all arguments are volumes and folders. For several volumes -o, --preview and --report name folders, and the results
 are called after the volumes. In the label map, label 1 is the first prompt, 2 the second, and so on.
@@ -98,8 +99,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--overlap",
         action="store_true",
-        help=f"structures of -o NAME{SEG} or NAME{RTSTRUCT} are whole and may overlap; without it they are those of "
-        "the label map",
+        help=f"structures of a {list_of(MAY_OVERLAP)} are whole and may overlap; without it they are those of the label "
+        "map",
     )
     parser.add_argument(
         "--no-overlap",
@@ -189,8 +190,8 @@ def check_and_segment(args: argparse.Namespace) -> int:
         raise WrongCommandLine("--instances are those of one draw; leave out --draws")
     if args.resample_tilt and writes(args, *OF_SERIES):
         raise WrongCommandLine("--resample-tilt makes voxels that are not those of the slices; write a .nii.gz")
-    if args.overlap and (not writes(args, *OF_SERIES) or args.seg_type != "binary"):
-        raise WrongCommandLine(f"--overlap is for -o NAME{SEG} with --seg-type binary and for -o NAME{RTSTRUCT}")
+    if args.overlap and (not writes(args, *MAY_OVERLAP) or args.seg_type != "binary"):
+        raise WrongCommandLine(f"--overlap is for -o {list_of(MAY_OVERLAP)} files, of DICOM SEG for --seg-type binary")
     if args.seg_type != "binary" and not writes(args, SEG):
         raise WrongCommandLine(f"--seg-type is for -o NAME{SEG}; give that, or leave it out")
     return segment(args)
@@ -206,14 +207,14 @@ def encode_map(name: str, args: argparse.Namespace, result: Segmentation, ending
 
 def is_series_folder(folder: Path, below: bool) -> bool:
     """Whether a folder is one volume: DICOM slices lie in it, or below it, and no volumes in files of their own."""
-    return not any(voxels.recognizes(path) for path in folder.iterdir()) and holds_dicom(folder, below=below)
+    return not any(volume_file.recognizes(path) for path in folder.iterdir()) and holds_dicom(folder, below=below)
 
 
 VOLUMES = Kind(
     noun="volume",
     model=MODEL_3D,
-    suffixes=(*nifti.SUFFIXES, ".zip"),
-    recognizes=voxels.recognizes,
+    suffixes=(*volume_file.SUFFIXES, ".zip"),
+    recognizes=volume_file.recognizes,
     rejects=lambda path: False,
     is_one=is_series_folder,
     results={"output": ENDINGS, "preview": (".png",), "report": (".json",), **dict.fromkeys(MAPS, NIFTI)},

@@ -12,7 +12,9 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medimageparse_client.errors import InvalidVolume
-from medimageparse_client.formats.voxels import is_nifti, one_volume, recognizes
+from medimageparse_client.formats import volume_file
+from medimageparse_client.formats.attached import Attached
+from medimageparse_client.formats.voxels import is_nifti, one_volume
 
 if TYPE_CHECKING:
     from medimageparse_client.formats.series import DicomSeries
@@ -25,7 +27,7 @@ UNREADABLE = (HeaderDataError, ImageFileError, OSError, EOFError, ValueError, zl
 
 
 def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None, time_point: int | None = None) -> bytes:
-    """The bytes of a .nii or .nii.gz file that holds `volume`, or of a series that of `time_point`.
+    """The bytes of a .nii or .nii.gz file that holds `volume`, or of a 4D one that of `time_point`.
 
     `affine` belongs to arrays, and only to them.
     """
@@ -41,8 +43,10 @@ def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None, time_poin
         data = read_file(Path(volume))
     else:
         raise InvalidVolume("a volume is a path, bytes, a nibabel image or a numpy array with affine")
+    if read := volume_file.reader_of(data):
+        data = encode_image(image_of_attached(read(data)))
     if not is_nifti(data):
-        raise InvalidVolume("this is not a NIfTI file; send a .nii or .nii.gz")
+        raise InvalidVolume("this is no file of a volume; send a .nii, .nii.gz, .nrrd or .mha")
     data = one_volume(data, time_point)
     if len(data) > MAX_BYTES:
         raise InvalidVolume("the volume is over 2 GiB, more than one request carries; send it as .nii.gz or crop it")
@@ -53,8 +57,8 @@ def read_file(path: Path) -> bytes:
     """The file's bytes as they are."""
     if path.is_dir():
         raise InvalidVolume("this is a folder without DICOM; name a file in it")
-    if path.is_file() and not (path.name.lower().endswith(SUFFIXES) or recognizes(path)):
-        raise InvalidVolume("the file is not a .nii or .nii.gz; convert it first, for example with dcm2niix")
+    if path.is_file() and not (path.name.lower().endswith(volume_file.SUFFIXES) or volume_file.recognizes(path)):
+        raise InvalidVolume("the file is no .nii, .nii.gz, .nrrd or .mha; convert it first, for example with dcm2niix")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -69,6 +73,17 @@ def image_of_array(array: npt.NDArray[Any], affine: npt.ArrayLike | None) -> nib
     if not is_invertible(matrix):
         raise InvalidVolume("affine is not an invertible 4 x 4 matrix of finite numbers")
     image = nib.Nifti1Image(as_nifti_type(array), matrix)
+    image.header.set_xyzt_units("mm")
+    return image
+
+
+def image_of_attached(read: Attached) -> nib.Nifti1Image:
+    """Without an affine the server warns that nobody knows which side is left."""
+    if read.affine is not None:
+        return image_of_array(read.voxels, read.affine)
+    image = nib.Nifti1Image(as_nifti_type(read.voxels), None)
+    if (read.spacings > 0).all() and np.isfinite(read.spacings).all():
+        image.header.set_zooms(read.spacings)
     image.header.set_xyzt_units("mm")
     return image
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pydicom
 
 ZIP = b"PK\x03\x04"
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 PERCENTILE = ("MR", "PT", "NM")  # modalities whose values have no unit that a window could be in
 
 

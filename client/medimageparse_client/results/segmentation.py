@@ -107,10 +107,13 @@ class Segmentation:
         return html_table(rows_of(self.report, VOLUME_COLUMNS))
 
     def to_bytes(self, ending: str = ".nii.gz", *, seg_type: SegType = "binary") -> bytes:
-        """The bytes of a file that ends so: the label map as .nii.gz (as the server made it) or .nii, or a .seg.dcm.
+        """The bytes of a file that ends so.
+
+        .nii.gz (as the server made it), .nii, .nrrd and .mha hold the label map, .seg.nrrd (3D Slicer) names and
+        colours too. .seg.dcm and .rtstruct.dcm are DICOM: they need the extra `dicom` and a result of a DICOM series.
 
         seg_type: what a DICOM SEG holds: "binary" (masks, whole ones where the result has `maps`), "labelmap", or
-            "fractional" (probabilities). It needs the extra `dicom` and a result of a DICOM series
+            "fractional" (probabilities)
         """
         return encode_result(self, ending, seg_type)
 

@@ -1,10 +1,13 @@
 """A segmented volume as a file, by its ending."""
 
 import gzip
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from medimageparse_client.errors import InvalidRequest
-from medimageparse_client.formats.nifti import SUFFIXES
+from medimageparse_client.formats.mha import encode_mha
+from medimageparse_client.formats.nrrd import encode_nrrd
+from medimageparse_client.results.seg_nrrd import encode_seg_nrrd
 
 if TYPE_CHECKING:
     from medimageparse_client.results.segmentation import Segmentation
@@ -13,15 +16,22 @@ SegType: TypeAlias = Literal["binary", "labelmap", "fractional"]
 
 SEG, RTSTRUCT = ".seg.dcm", ".rtstruct.dcm"
 OF_SERIES = (SEG, RTSTRUCT)  # refer to the slices of a DICOM series
-ENDINGS = (*SUFFIXES[::-1], *OF_SERIES)  # the first is that of results in a folder
+# what has no options; the first is that of results in a folder
+PLAIN: dict[str, Callable[["Segmentation"], bytes]] = {
+    ".nii.gz": lambda result: result.nifti,  # as the server made it
+    ".nii": lambda result: gzip.decompress(result.nifti),
+    ".seg.nrrd": encode_seg_nrrd,  # before .nrrd, which it ends in too
+    ".nrrd": lambda result: encode_nrrd(result.label_map, result.affine),
+    ".mha": lambda result: encode_mha(result.label_map, result.affine),
+}
+ENDINGS = (*PLAIN, *OF_SERIES)
+MAY_OVERLAP = (".seg.nrrd", *OF_SERIES)  # hold whole masks where the result has them
 
 
 def encode_result(result: "Segmentation", ending: str, seg_type: SegType = "binary") -> bytes:
     """The bytes of a file that ends so; ValueError for another ending, InvalidRequest for what the result has not."""
-    if ending == ".nii.gz":
-        return result.nifti  # as the server made it
-    if ending == ".nii":
-        return gzip.decompress(result.nifti)
+    if ending in PLAIN:
+        return PLAIN[ending](result)
     if ending in OF_SERIES:
         return encode_dicom(result, ending, seg_type)
     raise ValueError(f"a result is saved as {', '.join(ENDINGS)}")

@@ -100,7 +100,10 @@ def test_requests_are_in_flight_together(triton, folder, tmp_path, monkeypatch):
         (["ct.nii.gz", "liver"], "-o"),
         (["ct.nii.gz", "b.nii.gz", "liver", "-o", "out"], "looks like a file"),
         (["ct.nii.gz", "spleen", "--prompt", "liver", "-o", "out"], "all arguments are"),
-        (["ct.nii.gz", "liver", "-o", "masks"], "--output names a .nii.gz, .nii, .seg.dcm or .rtstruct.dcm file"),
+        (
+            ["ct.nii.gz", "liver", "-o", "masks"],
+            "--output names a .nii.gz, .nii, .seg.nrrd, .nrrd, .mha, .seg.dcm or",
+        ),
         (["ct.nii.gz", "liver", "-o", "masks.nii.gz", "--preview", "masks.jpg"], "--preview names a .png"),
         (["ct.nii.gz", "b.nii.gz", "--prompt", "liver", "-o", "masks.nii.gz"], "names a folder"),
         (["ct.nii.gz", "x/ct.nii.gz", "--prompt", "liver", "-o", "out"], "same name"),

@@ -13,7 +13,7 @@ import pytest
 import SimpleITK as sitk
 from helpers.dicom_series import DIRECTIONS, MR, SHAPE, affine_of, enhanced, make_series, save_series
 from medimageparse_client import Client, InvalidRequest
-from medimageparse_client.results.dicom.codes import PRIVATE
+from medimageparse_client.results.codes import PRIVATE
 
 PROMPTS = ("liver", "left kidney", "something of mine", "spleen")  # of the last nothing is found
 TO_LPS = np.diag([-1, -1, 1, 1])

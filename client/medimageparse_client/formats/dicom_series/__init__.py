@@ -15,8 +15,9 @@ from medimageparse_client.formats.dicom_series.phases import one_phase
 from medimageparse_client.formats.dicom_series.slices import slices_of
 from medimageparse_client.formats.dicom_series.tilt import upright
 from medimageparse_client.formats.dicom_series.values import stack_values
+from medimageparse_client.formats.geometry import LPS_TO_RAS
 from medimageparse_client.formats.nifti import image_of_array
-from medimageparse_client.formats.series import LPS_TO_RAS, DicomSeries
+from medimageparse_client.formats.series import DicomSeries
 
 __all__ = ["DicomSeries", "read_series"]
 

@@ -13,9 +13,11 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage
 
 from medimageparse_client.formats.dicom_header import without_pydicoms_warnings
-from medimageparse_client.formats.series import LPS_TO_RAS, DicomSeries
+from medimageparse_client.formats.geometry import LPS_TO_RAS
+from medimageparse_client.formats.series import DicomSeries
+from medimageparse_client.results.codes import Described, describe
 from medimageparse_client.results.colours import Colour, colours_of
-from medimageparse_client.results.dicom.codes import Described, concept, describe
+from medimageparse_client.results.dicom.concepts import concept
 from medimageparse_client.results.dicom.contours import Points, outlines
 from medimageparse_client.results.dicom.source import MANUFACTURER, MODEL, UNICODE, series_number, source_of
 

@@ -12,9 +12,11 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from medimageparse_client.errors import InvalidRequest
 from medimageparse_client.formats.dicom_header import without_pydicoms_warnings
-from medimageparse_client.formats.series import LPS_TO_RAS, DicomSeries
+from medimageparse_client.formats.geometry import LPS_TO_RAS
+from medimageparse_client.formats.series import DicomSeries
+from medimageparse_client.results.codes import describe
 from medimageparse_client.results.colours import Colour, colours_of
-from medimageparse_client.results.dicom.codes import concept, concepts, describe
+from medimageparse_client.results.dicom.concepts import concept, concepts
 from medimageparse_client.results.dicom.source import (
     MANUFACTURER,
     MODEL,

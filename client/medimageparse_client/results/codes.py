@@ -1,10 +1,8 @@
 """What a prompt is in DICOM's words: the catalogue's codes where it knows the prompt, else a private one."""
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from highdicom.sr.coding import CodedConcept
 from medimageparse_contract.catalogue import Code, rows_named
 
 PRIVATE = "99MEDIMAGEPARSE"  # a designator that begins with 99 is nobody's standard
@@ -51,11 +49,3 @@ def short(text: str) -> str:
     """One line that a DICOM text of 64 characters takes."""
     line = " ".join(text.replace("\\", "/").split())
     return "".join(letter for letter in line if letter.isprintable())[:LONGEST].strip()
-
-
-def concept(code: Code) -> CodedConcept:
-    return CodedConcept(code.value, code.scheme, code.meaning)
-
-
-def concepts(codes: Iterable[Code]) -> list[CodedConcept]:
-    return [concept(code) for code in codes]
