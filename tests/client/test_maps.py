@@ -93,7 +93,7 @@ def test_maps_that_do_not_come_or_do_not_fit_are_odd(triton, volume_file, volume
 
 def test_the_command_line_writes_probabilities_and_whole_masks(triton, volume_file, volume, tmp_path):
     out = tmp_path / "out"
-    command = ["segment", str(volume_file), *PROMPTS, "-o", f"{out}/", "--masks-dir", f"{out}/each"]
+    command = ["segment", str(volume_file), *PROMPTS, "-o", f"{out}/", "--masks-dir", f"{out}/each", "--force"]
     assert main([*command, "--probabilities", str(tmp_path / "p.nii.gz")]) == 0
     assert nib.load(tmp_path / "p.nii.gz").shape == (*volume.shape, 2)
     assert np.array_equal(np.asarray(nib.load(out / "each/liver.nii.gz").dataobj), (volume == 1) | (volume == 2))

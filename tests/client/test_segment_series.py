@@ -104,7 +104,7 @@ def test_a_choice_of_series_belongs_to_dicom(triton, volume_file):
 def test_the_command_writes_an_rtstruct_by_its_ending(triton, folder, tmp_path):
     out = tmp_path / "out.rtstruct.dcm"
     for options in ([], ["--overlap"]):
-        assert main(["segment", str(folder), "liver", "spleen", "-o", str(out), *options]) == 0
+        assert main(["segment", str(folder), "liver", "spleen", "-o", str(out), *options, "--force"]) == 0
         assert [roi.ROIName for roi in pydicom.dcmread(out).StructureSetROISequence] == ["Liver", "Spleen"]
 
 
@@ -116,7 +116,7 @@ def test_the_command_writes_a_seg_by_its_ending(triton, folder, labels, tmp_path
         (["--seg-type", "labelmap"], "LABELMAP", "NO"),
         (["--seg-type", "fractional"], "FRACTIONAL", "UNDEFINED"),
     ):
-        assert main(["segment", str(folder), "liver", "spleen", "-o", str(out), *options]) == 0
+        assert main(["segment", str(folder), "liver", "spleen", "-o", str(out), *options, "--force"]) == 0
         seg = pydicom.dcmread(out)
         assert (seg.SegmentationType, seg.SegmentsOverlap) == (seg_type, overlap)
         assert [one.SegmentLabel for one in seg.SegmentSequence][-2:] == ["Liver", "Spleen"]
@@ -135,7 +135,7 @@ def test_the_command_writes_a_seg_by_its_ending(triton, folder, labels, tmp_path
             ["-o", "out.seg.dcm", "--overlap", "--seg-type", "labelmap"],
             "--overlap is for -o .seg.nrrd, .seg.dcm or",
         ),
-        (["-o", "out.rtstruct.dcm", "--seg-type", "labelmap"], "--seg-type is for -o NAME.seg.dcm"),
+        (["-o", "out.rtstruct.dcm", "--seg-type", "labelmap"], "--seg-type is for -o NAME.seg.dcm and --store"),
         (["-o", "out.dcm"], "names a .nii.gz, .nii, .seg.nrrd, .nrrd, .mha, .seg.dcm or"),
     ],
 )

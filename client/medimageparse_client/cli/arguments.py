@@ -36,6 +36,7 @@ def server_options() -> argparse.ArgumentParser:
 def batch_options() -> argparse.ArgumentParser:
     """What the commands take that segment files."""
     batch = argparse.ArgumentParser(add_help=False)
+    batch.set_defaults(store=False)
     add_prompts(batch.add_argument_group("what to look for", ONE_PROMPT_A_STRUCTURE))
     add_results(batch.add_argument_group("results besides --output"))
     add_run(batch.add_argument_group("how it runs"))
@@ -95,13 +96,16 @@ def add_run(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--retry-for",
-        type=seconds_or_0,
+        type=not_negative,
         default=120.0,
         metavar="SECONDS",
         help="how long to wait for a server that restarts or is overloaded; 0 never (default: %(default)g)",
     )
     group.add_argument(
         "--recursive", action="store_true", help="search the folders in folders too; results lie in folders alike"
+    )
+    group.add_argument(
+        "--force", action="store_true", help="write over files that are there; without it nothing is sent"
     )
     group.add_argument(
         "--skip-existing", action="store_true", help="leave out files whose results are there, to go on with a run"
@@ -136,5 +140,8 @@ def seconds(text: str) -> float:
     return value
 
 
-def seconds_or_0(text: str) -> float:
-    return 0.0 if float(text) == 0 else seconds(text)
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise ValueError
+    return value

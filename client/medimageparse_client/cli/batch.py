@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from tqdm import tqdm
 
 from medimageparse_client.cli.console import DONE, bar_of_parts, describe, exit_code, warn
-from medimageparse_client.cli.jobs import Job, Plan, make_plan
+from medimageparse_client.cli.jobs import Plan, make_plan
+from medimageparse_client.cli.places import Job
 from medimageparse_client.cli.session import Session
 from medimageparse_client.cli.sources import load
 from medimageparse_client.cli.tally import Tally

@@ -20,6 +20,17 @@ Encoder = Callable[[argparse.Namespace, Any, str], bytes]
 
 
 @dataclass(frozen=True)
+class Folder:
+    """
+    ending: of its files, by the command line
+    make: name of each file -> its bytes
+    """
+
+    ending: Callable[[argparse.Namespace], str]
+    make: Callable[[argparse.Namespace, Any], dict[str, bytes]]
+
+
+@dataclass(frozen=True)
 class Kind:
     """What a command segments.
 
@@ -32,9 +43,10 @@ class Kind:
     encode: option -> what makes the bytes of that file
     max_prompts: ending -> how many a label map that ends so can hold
     segment: sends one file, or its bytes
-    mask_ending: of the file of one prompt's mask
+    folders: option -> what makes the files of the folder that it names, one for each prompt
     part: what it is done by, slice or tile, and tells how far it is; "" where it is done in one step
     table: what was found, one line a prompt, and what was used
+    store: puts a result into the archive that its volume came from, whose address is given
     """
 
     noun: str
@@ -51,9 +63,14 @@ class Kind:
         [argparse.Namespace, Client, Loaded, tuple[str, ...], Progress | None],
         Segmentation | ImageSegmentation,
     ]
-    mask_ending: str
+    folders: dict[str, Folder]
     part: Callable[[argparse.Namespace], str]
     table: Callable[[Any], str]
+    store: Callable[[argparse.Namespace, Any, str], None] | None = None
+
+
+def masks_folder(ending: str) -> Folder:
+    return Folder(lambda args: ending, lambda args, result: result.masks())
 
 
 def encode_masks(args: argparse.Namespace, result: ImageSegmentation, ending: str) -> bytes:

@@ -11,7 +11,7 @@ from medimageparse_client.cli import numbers
 from medimageparse_client.cli.arguments import Commands, batch_options, result_name, server_options
 from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
-from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded
+from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded, masks_folder
 from medimageparse_client.client import Client
 from medimageparse_client.formats import nifti, picture, voxels
 from medimageparse_client.formats.voxels import StoredAxis
@@ -145,7 +145,7 @@ IMAGES = Kind(
     encode=ENCODE,
     max_prompts={".png": MAX_LABEL},
     segment=segment_image,
-    mask_ending=".png",
+    folders={"masks_dir": masks_folder(".png")},
     part=lambda args: "tile" if args.tile else "",
     table=image_table,
 )

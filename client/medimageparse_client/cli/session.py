@@ -11,19 +11,19 @@ from pathlib import Path
 
 from medimageparse_client.cli.connection import connect
 from medimageparse_client.cli.console import describe, silence, warn
-from medimageparse_client.cli.jobs import Job, Plan, encoding_of
+from medimageparse_client.cli.jobs import Plan
 from medimageparse_client.cli.kinds import Encoder, Kind, Loaded
 from medimageparse_client.cli.known import with_names
 from medimageparse_client.cli.numbers import Numbers
+from medimageparse_client.cli.places import Job, encoding_of
 from medimageparse_client.cli.sources import Place, Source, Standard, load
 from medimageparse_client.cli.voice import Voice
 from medimageparse_client.client import Client
 from medimageparse_client.errors import ServerUnavailable
-from medimageparse_client.files import ending_of, write_file
+from medimageparse_client.files import ending_of, write_file, write_files
 from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.label_table import ENDINGS, encode_label_table
-from medimageparse_client.results.mask_files import mask_names
 from medimageparse_client.results.report import Report, labels_of
 from medimageparse_client.results.segmentation import Segmentation
 from medimageparse_client.results.statistics import Row
@@ -37,7 +37,8 @@ class Outcome:
     """
     table: what was found
     rows: its numbers, where they are wanted
-    failures: each result that could not be made or written, and why; the others are written
+    failures: each result that could not be made or written, and why
+    written: the others; folders end in /
     """
 
     table: str
@@ -45,6 +46,7 @@ class Outcome:
     rows: list[Row]
     warnings: list[str]
     failures: list[tuple[Place, Exception]]
+    written: list[str]
 
 
 class Session:
@@ -88,24 +90,36 @@ class Session:
         """Segments one file and writes its results; one that cannot be written does not take the others with it."""
         result = self.retry.ask(lambda: self.ask(source, progress))
         failures: list[tuple[Place, Exception]] = []
+        written: list[str] = []
         for place, write_it in self.writers(job, result):
             try:
                 write_it()
             except Exception as error:  # whatever it is, it is counted and told
                 failures.append((place, error))
+            else:
+                written.append(f"{place}/" if place in job.folders.values() else str(place))
         rows = result.statistics() if self.numbers else []
-        return Outcome(self.kind.table(result), result.report, rows, list(result.facts.warnings), failures)
+        return Outcome(self.kind.table(result), result.report, rows, list(result.facts.warnings), failures, written)
 
     def writers(self, job: Job, result: Segmentation | ImageSegmentation) -> Iterator[tuple[Place, Callable[[], None]]]:
         """Each place, and what writes it."""
         for option, place in job.results.items():
             ending = encoding_of(place, self.kind.results[option])
             yield place, partial(self.make, place, self.kind.encode[option], result, ending)
-        if job.masks:
-            yield job.masks, partial(result.save_masks, job.masks)
+        for option, folder in job.folders.items():
+            yield folder, partial(self.make_files, folder, option, result)
+        if self.args.store:
+            yield Standard.ARCHIVE, partial(self.store, job.source, result)
+
+    def store(self, source: Source, result: Segmentation | ImageSegmentation) -> None:
+        assert self.kind.store
+        self.kind.store(self.args, result, str(source))
 
     def make(self, place: Place, encode: Encoder, result: Segmentation | ImageSegmentation, ending: str) -> None:
         put(place, encode(self.args, result, ending))
+
+    def make_files(self, folder: Path, option: str, result: Segmentation | ImageSegmentation) -> None:
+        write_files(folder, self.kind.folders[option].make(self.args, result))
 
     def ask(self, source: Loaded, progress: Progress | None) -> Segmentation | ImageSegmentation:
         with self.client(self.args.timeout) as client:
@@ -113,8 +127,7 @@ class Session:
 
     def is_done(self, job: Job) -> bool:
         """Whether all that is asked for one file is there."""
-        names = mask_names(labels_of(self.prompts), self.kind.mask_ending).values()
-        return job.is_done(names) and (self.numbers is None or job.source in self.numbers)
+        return job.is_done(self.args, self.prompts) and (self.numbers is None or job.source in self.numbers)
 
     def tell(self, source: Source, outcome: Outcome, *, with_table: bool) -> None:
         self._has_answers = True
@@ -122,6 +135,7 @@ class Session:
             self.numbers.add(source, outcome.rows)
         if with_table:
             self.voice.table(outcome.table)
+            self.voice.table(f"wrote: {', '.join(outcome.written)}\n" if outcome.written else "")
         self.voice.json(source, outcome.report)
         self.voice.times(source, outcome.report.get("milliseconds", {}))
         for warning in outcome.warnings:

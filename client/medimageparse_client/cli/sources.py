@@ -17,10 +17,11 @@ from medimageparse_client.formats.nifti import MAX_BYTES
 
 
 class Standard(Enum):
-    """What `-` stands for."""
+    """What `-` stands for, and what --store does."""
 
     INPUT = "standard input"
     OUTPUT = "standard output"
+    ARCHIVE = "the archive of the series"
 
     def __str__(self) -> str:
         return self.value
@@ -129,7 +130,7 @@ def first_of(paths: list[Path]) -> str:
 
 def result_folders(args: argparse.Namespace) -> set[Hashable]:
     """What is written there is not searched."""
-    places = [getattr(args, option) for option in (*args.kind.results, "masks_dir")]
+    places = [getattr(args, option) for option in (*args.kind.results, *args.kind.folders)]
     return {identity(Path(place)) for place in places if place and place != "-"}
 
 

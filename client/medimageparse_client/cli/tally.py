@@ -3,7 +3,8 @@
 from concurrent.futures import CancelledError, Future
 
 from medimageparse_client.cli.console import DONE, SOME_FAILED, describe, exit_code, sentence_of, warn
-from medimageparse_client.cli.jobs import Job, Plan
+from medimageparse_client.cli.jobs import Plan
+from medimageparse_client.cli.places import Job
 from medimageparse_client.cli.session import Outcome, Session
 
 

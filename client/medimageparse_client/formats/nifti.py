@@ -46,7 +46,7 @@ def encode_volume(volume: Volume, affine: npt.ArrayLike | None = None, time_poin
     if read := volume_file.reader_of(data):
         data = encode_image(image_of_attached(read(data)))
     if not is_nifti(data):
-        raise InvalidVolume("this is no file of a volume; send a .nii, .nii.gz, .nrrd or .mha")
+        raise InvalidVolume("this is not a NIfTI file, nor .nrrd or .mha; send one of these")
     data = one_volume(data, time_point)
     if len(data) > MAX_BYTES:
         raise InvalidVolume("the volume is over 2 GiB, more than one request carries; send it as .nii.gz or crop it")

@@ -20,6 +20,7 @@ from medimageparse_client.results.colours import colours_of
 from medimageparse_client.results.label_table import ENDINGS as TABLE_ENDINGS
 from medimageparse_client.results.label_table import encode_label_table
 from medimageparse_client.results.mask_files import encode_mask, mask_names
+from medimageparse_client.results.meshes import ENCODERS, surface
 from medimageparse_client.results.preview import draw_preview
 from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of, label_of, labels_of
 from medimageparse_client.results.statistics import VOLUME_COLUMNS, Row, html_table, rows_of, value_statistics
@@ -142,6 +143,22 @@ class Segmentation:
     def save_masks(self, folder: str | os.PathLike[str]) -> None:
         """Writes what `masks` gives into a folder; each file whole or not at all."""
         write_files(folder, self.masks())
+
+    def meshes(self, ending: str = ".stl", *, smoothing_mm: float = 0.0) -> dict[str, bytes]:
+        """Name of a file -> its bytes, .stl or .ply, the surface of each prompt's mask in mm (LPS).
+
+        smoothing_mm: sigma of the Gaussian that smooths the mask before; 0 leaves the steps of the voxels. It needs the
+            extra `mesh`
+        """
+        if ending not in ENCODERS:
+            raise ValueError(f"a mesh is saved as {' or '.join(ENCODERS)}")
+        encode = ENCODERS[ending]
+        names = mask_names(self.labels, ending)
+        return {name: encode(*surface(self.mask(prompt), self.affine, smoothing_mm)) for prompt, name in names.items()}
+
+    def save_meshes(self, folder: str | os.PathLike[str], ending: str = ".stl", *, smoothing_mm: float = 0.0) -> None:
+        """Writes what `meshes` gives into a folder; each file whole or not at all."""
+        write_files(folder, self.meshes(ending, smoothing_mm=smoothing_mm))
 
     def save_label_table(self, path: str | os.PathLike[str]) -> None:
         """Writes names and colours of the labels: .label or .txt for ITK-SNAP, .ctbl for 3D Slicer."""

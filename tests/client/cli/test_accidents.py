@@ -41,7 +41,7 @@ def names(folder):
 
 
 def segment(*words, options=("-o", "masks.nii.gz")):
-    return main(["segment", *words, *options])
+    return main(["segment", *words, *options, "--force"])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_warnings_are_told_with_their_file(triton, capsys):
     assert segment("scans", "liver", options=("-o", "out")) == 0
     expected = [f"medimageparse: scans/{name}.nii.gz: warning: {text}" for name in "abc" for text in triton.warnings]
     assert sorted(capsys.readouterr().err.splitlines()) == sorted(expected)
-    assert main(["segment-image", "xray.png", "lung", "-o", "masks.png"]) == 0
+    assert main(["segment-image", "xray.png", "lung", "-o", "masks.png", "--force"]) == 0
     assert capsys.readouterr().err.splitlines()[0] == f"medimageparse: xray.png: warning: {triton.warnings[0]}"
 
 
@@ -163,7 +163,7 @@ def test_the_table_says_what_was_used(triton, monkeypatch, capsys, image, line):
 
     monkeypatch.setattr(triton, "report", report)
     assert segment("ct.nii.gz", "liver") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert capsys.readouterr().out.splitlines()[-2] == line
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
@@ -272,7 +272,7 @@ def test_what_is_in_a_folder(triton, here, volume_file, capsys):
     ]
     assert sorted(line.split(": ")[1] for line in told[2:4]) == ["scans/broken.nii.gz", "scans/gone.nii.gz"]
     assert sorted(told[4:]) == [
-        "medimageparse: failed: scans/broken.nii.gz: this is not a NIfTI file; send a .nii or .nii.gz",
+        "medimageparse: failed: scans/broken.nii.gz: this is not a NIfTI file, nor .nrrd or .mha; send one of these",
         "medimageparse: failed: scans/gone.nii.gz: No such file or directory",
     ]
 

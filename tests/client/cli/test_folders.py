@@ -35,7 +35,7 @@ def test_folders_in_a_folder_are_left_out_and_that_is_told(capsys):
 
 
 def test_recursive_searches_them_and_keeps_their_order_but_not_the_results(triton):
-    command = ["segment", "scans", "liver", "-o", "scans/masks", "--masks-dir", "scans/each", "--recursive"]
+    command = ["segment", "scans", "liver", "-o", "scans/masks", "--masks-dir", "scans/each", "--recursive", "--force"]
     for _ in range(2):
         triton.requests.clear()
         assert main(command) == 0
@@ -83,7 +83,7 @@ def test_one_volume_of_a_series_is_sent(series, affine):
 @pytest.mark.usefixtures("triton")
 def test_a_volume_alone_is_its_own_first_time_point():
     assert main(["segment", "ct.nii.gz", "liver", "-o", "out.nii.gz", "--time-point", "0"]) == 0
-    assert main(["segment", "ct.nii.gz", "liver", "-o", "out.nii.gz", "--time-point", "1"]) == 5
+    assert main(["segment", "ct.nii.gz", "liver", "-o", "out.nii.gz", "--time-point", "1", "--force"]) == 5
 
 
 def test_a_folder_without_slices_says_so(triton, capsys):

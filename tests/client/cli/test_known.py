@@ -58,7 +58,7 @@ def test_a_preset_sends_its_sentences_and_the_report_has_their_ids(triton, volum
 
 
 def test_names_become_sentences_only_where_asked(triton, volume_file, tmp_path):
-    command = ["segment", str(volume_file), "LIVER", "a thing", "-o", str(tmp_path / "masks.nii.gz")]
+    command = ["segment", str(volume_file), "LIVER", "a thing", "--force", "-o", str(tmp_path / "masks.nii.gz")]
     [sentence] = {row.prompt for row in structures("3d", "CT") if row.id == "liver"}
     assert main(command) == 0
     assert "asked" not in (tmp_path / "masks.json").read_text()

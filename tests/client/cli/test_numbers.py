@@ -81,7 +81,7 @@ def test_a_file_whose_rows_are_missing_is_not_done(triton):
 def test_a_run_without_an_answer_leaves_the_numbers_as_they_are(triton):
     Path("numbers.csv").write_text("mine")
     triton.is_loaded = False
-    assert main(["segment", "ct.nii.gz", "liver", "--statistics", "numbers.csv"]) == 3
+    assert main(["segment", "ct.nii.gz", "liver", "--statistics", "numbers.csv", "--force"]) == 3
     assert Path("numbers.csv").read_text() == "mine"
 
 
@@ -114,7 +114,7 @@ def test_json_writes_one_line_a_file_and_needs_no_output(capsys):
     told = {line["file"]: line for line in map(json.loads, out.splitlines())}
     assert set(told) == {"scans/a.nii.gz", "scans/b.nii.gz", "scans/c.nii.gz"}
     assert told["scans/a.nii.gz"]["prompts"][0]["text"] == "liver"
-    assert told["scans/c.nii.gz"]["error"] == "this is not a NIfTI file; send a .nii or .nii.gz"
+    assert told["scans/c.nii.gz"]["error"] == "this is not a NIfTI file, nor .nrrd or .mha; send one of these"
     assert "2 of 3 volumes segmented\n" in err
     assert {path.name for path in Path().iterdir()} == {"ct.nii.gz", "scans"}
 

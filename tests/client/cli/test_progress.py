@@ -49,7 +49,7 @@ def test_elsewhere_nothing_is_drawn_and_no_stream_is_asked_for(streaming, volume
 def test_a_terminal_shows_tiles(triton, terminal, tmp_path):
     triton.models, triton.tiles = (*triton.models, "medimageparse_stream"), 6
     Image.new("RGB", (8, 6), "red").save(tmp_path / "field.png")
-    command = ["segment-image", str(tmp_path / "field.png"), "cells", "-o", str(tmp_path / "masks.png")]
+    command = ["segment-image", str(tmp_path / "field.png"), "cells", "--force", "-o", str(tmp_path / "masks.png")]
     with terminal() as drawn:
         assert main([*command, "--tile"]) == 0
     assert "6/6" in drawn.getvalue()

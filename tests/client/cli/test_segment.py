@@ -28,7 +28,7 @@ def test_the_command_of_the_readme(triton, volume_file, volume, monkeypatch, cap
     }
     out, err = capsys.readouterr()
     assert err == ""
-    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2", "used:"]
+    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2", "used:", "wrote:"]
     assert out.splitlines()[2].split() == ["2", "0.75", "36", "0.1", "left", "kidney"]
 
 

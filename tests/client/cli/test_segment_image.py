@@ -54,13 +54,13 @@ def test_the_command_of_the_readme(triton, image_file, monkeypatch, capsys):
         assert [described["text"] for described in json.load(report)["prompts"]] == ["left lung", "right lung"]
     out, err = capsys.readouterr()
     assert err == ""
-    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2", "used:"]
+    assert [line.split()[0] for line in out.splitlines()] == ["label", "1", "2", "used:", "wrote:"]
     assert out.splitlines()[1].split() == ["1", "0.98", "80", "0.500", "lung", "left", "lung"]
     assert out.splitlines()[2].split() == ["2", "1.00", "520", "-", "lung", "right", "lung"]
 
 
 def test_options(triton, image_file, tmp_path):
-    command = ["segment-image", str(image_file), "lesion", "-o", str(tmp_path / "new" / "masks.npz")]
+    command = ["segment-image", str(image_file), "lesion", "-o", str(tmp_path / "new" / "masks.npz"), "--force"]
     assert main(command) == 0
     assert main([*command, "--joint", "--image-type", "Dermoscopy"]) == 0
     assert main([*command, "--separate"]) == 0
@@ -77,7 +77,7 @@ def test_recognition(triton, image_file, tmp_path, capsys):
     sent = triton.requests[0]
     assert "text" not in sent
     assert (sent["image_type"], sent["p_value_threshold"]) == ("X-Ray-Chest", pytest.approx(0.05))
-    assert capsys.readouterr().out.splitlines()[-2] == "left out: heart (p-value too low)"
+    assert capsys.readouterr().out.splitlines()[-3] == "left out: heart (p-value too low)"
 
 
 def test_recognition_in_several_files(triton, folder, image_file, tmp_path):
@@ -197,7 +197,7 @@ def test_a_slice_of_a_volume(triton, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(labels.affine, nib.load("ct.nii.gz").affine)
     assert np.flatnonzero(np.asarray(labels.dataobj).any((0, 1))).tolist() == [2]
     assert "used: slice 2 along axis 2 (axial) | window abdomen -150..250" in capsys.readouterr().out
-    assert main([*command, "--axis", "0", "-o", "masks.png"]) == 0
+    assert main([*command, "--axis", "0", "-o", "masks.png", "--force"]) == 0
     with Image.open("masks.png") as masks:
         assert masks.size == (9, 4)
     assert main(["segment-image", "ct.nii.gz", "liver", "--slice", "4", "-o", "none.png"]) == 5

@@ -104,7 +104,7 @@ def test_a_result_does_not_get_into_a_closed_stream_nor_text_into_a_result(shell
     line = "$COMMAND segment ct.nii.gz liver -o masks.nii.gz"
     assert shell(line)[0] == 0
     whole = gzip.decompress((tmp_path / "masks.nii.gz").read_bytes())
-    assert shell(f"{line} >&- 2>&- <&-")[0] == 0
+    assert shell(f"{line} --force >&- 2>&- <&-")[0] == 0
     assert gzip.decompress((tmp_path / "masks.nii.gz").read_bytes()) == whole
 
 

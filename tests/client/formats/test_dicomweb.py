@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from helpers.dicom_files import dicom_bytes
-from helpers.dicom_series import affine_of, compressed, make_series, phantom
+from helpers.dicom_series import affine_of, compressed, make_series, phantom, save_series
 from helpers.orthanc import WHY_NOT, orthanc
 from medimageparse_client import Client, InvalidVolume, MedImageParseError
 from medimageparse_client.cli import main
@@ -46,6 +46,32 @@ def test_the_client_and_the_command_take_an_address(archive, triton, tmp_path, c
         assert client.segment(archive[0], "liver").label_map.shape == phantom().shape
     assert main(["segment", archive[0], "liver", "-o", f"{tmp_path}/"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["series.json", "series.nii.gz"]
+
+
+def test_the_command_stores_a_seg_beside_the_series(archive, triton, tmp_path, capsys):
+    address, rest = archive
+    with urllib.request.urlopen(f"{rest}/instances") as answer:
+        before = set(json.load(answer))
+    command = ["segment", address, "liver", "spleen", "--store"]
+    assert main([*command, "--seg-type", "labelmap"]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "wrote: the archive of the series"
+    assert parse_address(address).study not in told.out + told.err
+    with urllib.request.urlopen(f"{rest}/instances") as answer:
+        [new] = set(json.load(answer)) - before
+    with urllib.request.urlopen(f"{rest}/instances/{new}/file") as answer:
+        seg = pydicom.dcmread(io.BytesIO(answer.read()))
+    assert (seg.SegmentationType, seg.StudyInstanceUID) == ("LABELMAP", parse_address(address).study)
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == parse_address(address).series
+    request = urllib.request.Request(f"{rest}/instances/{new}", method="DELETE")
+    urllib.request.urlopen(request).close()
+
+
+def test_store_needs_an_address(triton, tmp_path, capsys):
+    folder = save_series(make_series(), tmp_path / "series")
+    assert main(["segment", str(folder), "liver", "--store"]) == 5
+    assert "give a dicomweb:// address" in capsys.readouterr().err
+    assert not triton.requests
 
 
 def test_what_is_stored_joins_the_study(archive):
