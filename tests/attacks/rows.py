@@ -157,7 +157,9 @@ def core_dumps(target: Target) -> None:
 
 
 def pictures() -> Iterator[bytes]:
-    """A small JPEG and PNG, each behind its first bytes with a MiB of segments or chunks that hold nothing."""
+    """A MiB of TIFF's directories, JPEG's segments and PNG's chunks that hold nothing, the last two in a picture."""
+    places = range(8, 8 + MIB, 6)
+    yield b"II*\0" + struct.pack("<I", 8) + b"".join(struct.pack("<HI", 0, place + 6) for place in places)
     for kind, fillers in (
         ("jpeg", (b"\xff\xe5\x00\x02", b"\xff\xfe\x00\x02", b"\xff\xdb\x00\x02")),
         ("png", (struct.pack(">I4sI", 0, b"abCd", zlib.crc32(b"abCd")),)),

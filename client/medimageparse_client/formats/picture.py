@@ -64,7 +64,7 @@ class EncodedImage:
 
 
 def encode_image(image: AnyImage, window: Window | None = None) -> EncodedImage:
-    """`image` as the server takes it; `window` belongs to CT slices in DICOM files, and only to them."""
+    """`image` as the server takes it; of the slices here `window` belongs to those in DICOM files of CT."""
     if isinstance(image, np.ndarray):
         data = encode_picture(picture_of_array(image))
     elif isinstance(image, Image.Image):
@@ -80,7 +80,7 @@ def encode_image(image: AnyImage, window: Window | None = None) -> EncodedImage:
     if not format_of(data):
         raise InvalidImage(describe_other_format(data))
     if window is not None:
-        raise InvalidImage("window belongs to CT slices in DICOM files; other images are sent as they are")
+        raise InvalidImage("window belongs to CT slices, of DICOM or of a volume; other images are sent as they are")
     return EncodedImage(data)
 
 

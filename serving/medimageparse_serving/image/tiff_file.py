@@ -25,6 +25,7 @@ NUMBERS = {3: "H", 4: "I"}
 PREVIEW_OR_MASK = 0b101  # in KIND_OF_PAGE
 JPEG = 7
 COMPRESSIONS = {1, 5, JPEG, 8, 32773, 32946}  # none, LZW, JPEG, Deflate, PackBits, Deflate as it was called before
+MOST_SAMPLES = 6  # of a pixel, that Pillow reads; it logs what has more
 INVERTED_GREY, GREY, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 WAY_OUT = "send it as PNG, or as TIFF of 8 or 16 bits in grey or RGB"
 
@@ -152,6 +153,8 @@ def unread(tags: dict[int, tuple[int, ...]]) -> str:
     (colours,) = tags.get(PHOTOMETRIC, (INVERTED_GREY,))
     if compression not in COMPRESSIONS:
         return f"of compression {compression}"
+    if tags.get(SAMPLES, (1,))[0] > MOST_SAMPLES:
+        return f"of {tags[SAMPLES][0]} values a pixel"
     if set(tags.get(SAMPLE_FORMAT, (1,))) != {1}:
         return "of floats or signed values"
     if len(set(bits)) > 1 or bits[0] not in (1, 2, 4, 8, 12, 16):

@@ -71,10 +71,11 @@ def test_params_without_a_key_of_ours_ask_for_nothing(model, params):
 
 def test_params_are_options_of_the_model_that_has_them():
     params = {
-        **{"image_type": "CT-Chest", "joint": False, "p_value_threshold": 0.05},
+        **{"image_type": "CT-Chest", "joint": False, "p_value_threshold": 0.05, "tile": True},
         **{"intensity": "none", "orientation": "stored", "slice_axis": "2", "unknown": {}},
     }
-    assert IMAGE_MODEL.read_params(params) == {"image_type": "CT-Chest", "joint": False, "p_value_threshold": 0.05}
+    of_images = {"image_type": "CT-Chest", "joint": False, "p_value_threshold": 0.05, "tile": True}
+    assert IMAGE_MODEL.read_params(params) == of_images
     assert VOLUME_MODEL.read_params(params) == {"intensity": "none", "orientation": "stored", "slice_axis": "2"}
 
 
@@ -89,6 +90,7 @@ def test_numbers_are_written_as_the_option_wants_them():
     [
         (IMAGE_MODEL, {"joint": "true"}, "joint is not true or false"),
         (IMAGE_MODEL, {"joint": 1}, "joint is not true or false"),
+        (IMAGE_MODEL, {"tile": "true"}, "tile is not true or false"),
         (IMAGE_MODEL, {"p_value_threshold": "0.05"}, "p_value_threshold is not a number"),
         (IMAGE_MODEL, {"p_value_threshold": True}, "p_value_threshold is not a number"),
         (IMAGE_MODEL, {"p_value_threshold": [0.05]}, "p_value_threshold is not a number"),

@@ -261,6 +261,7 @@ WRONG = {
     "TIFF of too few strips": (tiff_of(GREY, {ROWS: [45]}), "cut short"),
     "TIFF of too many strips": (tiff([GREY.tobytes()] * 2, {WIDTH: [140], HEIGHT: [90], BITS: [8]}), DAMAGED),
     "TIFF of a strip too long": (tiff_of(GREY, {STRIP_BYTES: [2**31]}), "cut short"),
+    "TIFF of many samples": (tiff_of(GREY, {SAMPLES: [7]}), "a TIFF of 7 values a pixel"),
     "TIFF of fax": (tiff_of(GREY, {COMPRESSION: [4]}), "a TIFF of compression 4"),
     "TIFF of JPEG as it was before": (tiff_of(GREY, {COMPRESSION: [6]}), "a TIFF of compression 6"),
     "TIFF of 16 bits, 0 is white": (tiff_of(GREY_16, {PHOTOMETRIC: [0]}), "0 is white"),
