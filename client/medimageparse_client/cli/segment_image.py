@@ -13,7 +13,7 @@ from medimageparse_client.cli.batch import segment
 from medimageparse_client.cli.console import EXIT_CODE_HELP, WrongCommandLine
 from medimageparse_client.cli.kinds import CUT, ENCODE, Kind, Loaded, masks_folder
 from medimageparse_client.client import Client
-from medimageparse_client.formats import nifti, picture, voxels
+from medimageparse_client.formats import nifti, picture, volume_file
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
 from medimageparse_client.progress import Progress
@@ -25,8 +25,8 @@ The first argument is an image or a DICOM file with one slice, or a folder of th
 knows in such an image is looked for. For several images -o, --preview and --report name folders, each its own, and
 the results are called after the images. In the label map (.png) label 1 is the first prompt, 2 the second, and so on;
 where two overlap, the more probable one is shown. An .npz holds the probability of each.
-With --slice the files are NIfTI volumes, of which one slice is looked at; -o may name a .nii.gz with the labels in the
-volume's voxels.
+With --slice the files are volumes (NIfTI, NRRD, MHA), of which one slice is looked at; -o may name a .nii.gz with the
+labels in the volume's voxels.
 - as the image reads it from standard input; -o - writes the label map (.png) to standard output.
 
 examples:
@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
         "arguments",
         nargs="+",
         metavar="IMAGE PROMPT",
-        help="an image or DICOM file, or with --slice a NIfTI file, and the prompts",
+        help="an image or DICOM file, or with --slice a volume, and the prompts",
     )
     parser.add_argument(
         "-o",
@@ -82,7 +82,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--p-value-threshold", type=float, metavar="P", help="leave out what is less probable")
     parser.add_argument("--tile", action="store_true", help="look at a large picture in tiles, at its own pixels")
     parser.add_argument("--window", choices=get_args(Window), help="what to see in a CT slice")
-    volume = parser.add_argument_group("a slice of a NIfTI volume")
+    volume = parser.add_argument_group("a slice of a volume")
     volume.add_argument("--slice", type=int, metavar="K", help="which, from 0")
     volume.add_argument("--axis", type=int, choices=get_args(StoredAxis), help="along which stored axis (default: 2)")
     volume.add_argument("--time-point", type=int, metavar="T", help="of which volume of a 4D series, from 0")
@@ -152,8 +152,8 @@ IMAGES = Kind(
 SLICES = replace(
     IMAGES,
     noun="volume",
-    suffixes=nifti.SUFFIXES,
-    recognizes=voxels.recognizes,
+    suffixes=volume_file.SUFFIXES,
+    recognizes=volume_file.recognizes,
     rejects=lambda path: False,
     results=IMAGES.results | {"output": (*nifti.SUFFIXES[::-1], ".png", ".npz")},
 )

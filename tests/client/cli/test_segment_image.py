@@ -13,6 +13,8 @@ from helpers.dicom_files import STORAGE, dicom_bytes, dicom_header, grey_file
 from medimageparse_client import Client
 from medimageparse_client.cli import main
 from medimageparse_client.cli.segment_image import image_table
+from medimageparse_client.formats.mha import encode_mha
+from medimageparse_client.formats.nrrd import encode_nrrd
 from medimageparse_client.results.report import ImageFacts, facts_of
 from PIL import Image
 
@@ -202,6 +204,18 @@ def test_a_slice_of_a_volume(triton, tmp_path, monkeypatch, capsys):
         assert masks.size == (9, 4)
     assert main(["segment-image", "ct.nii.gz", "liver", "--slice", "4", "-o", "none.png"]) == 5
     assert "there is no slice 4 along axis 2; the last one is 3" in capsys.readouterr().err
+
+
+def test_a_slice_of_another_volume(triton, tmp_path):
+    """Whose axes go to the left, to the back and up, as those of NRRD and MHA do."""
+    write_volume(tmp_path / "ct.nii.gz")
+    image = nib.load(tmp_path / "ct.nii.gz")
+    for name, encode in (("ct.nrrd", encode_nrrd), ("ct.mha", encode_mha)):
+        (tmp_path / name).write_bytes(encode(np.asarray(image.dataobj), image.affine))
+        command = ["segment-image", str(tmp_path / name), "liver", "--slice", "2", "--window", "abdomen"]
+        assert main([*command, "-o", str(tmp_path / f"{name}.nii.gz")]) == 0
+        np.testing.assert_allclose(nib.load(tmp_path / f"{name}.nii.gz").affine, image.affine)
+    assert triton.images[0] == triton.images[1]
 
 
 def test_the_slices_of_a_folder_of_volumes(triton, tmp_path, capsys):
