@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.gateway import PATIENCE_S, running_gateway
+from helpers.image_answers import image_file
 from helpers.inference import executions, inferring
 from helpers.running_server import triton_server, wait_until
 from medimageparse_client import Client
@@ -61,6 +62,20 @@ def test_the_events_of_a_volume_end_with_the_same_labels(gateway, volume_file, a
     assert name == "event: result"
     labels = nib.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(json.loads(data)["labels"])))
     np.testing.assert_array_equal(np.asanyarray(labels.dataobj), answer["label_map"])
+
+
+def test_a_large_tiff_in_tiles(gateway, both_models):
+    field = np.random.default_rng(2).integers(0, 256, (100, 150, 3), dtype=np.uint8)
+    file = image_file(field, "TIFF", compression="tiff_lzw")
+    with Client(both_models.grpc_url) as client:
+        result = client.segment_image(field, ["left lung", "right lung"], tile=True)
+    labels = post(gateway, "/v1/images", file, result.prompts, tile="true").content
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(labels))), result.label_map)
+    events = post(gateway, "/v1/images", file, result.prompts, "text/event-stream", tile="true").text
+    *told, (_, _, last) = [event.partition("\ndata: ") for event in events.strip().split("\n\n")]
+    told = [json.loads(data) for _, _, data in told]
+    assert [(progress["tiles_done"], progress["tiles"]) for progress in told] == [(done, 6) for done in range(7)]
+    assert json.loads(last)["report"]["image"]["format"] == "TIFF"
 
 
 def test_masks_of_a_picture_are_those_of_the_client(gateway, both_models, image):

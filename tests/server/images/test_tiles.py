@@ -1,11 +1,14 @@
 """`tile`: large pictures at their own pixels, through the server, the gateway's way of asking and the client's."""
 
+import time
+
 import numpy as np
 import pytest
 from helpers.image_answers import image_file, maps_of, report_of
-from helpers.inference import IMAGE_PROMPTS
+from helpers.inference import IMAGE_PROMPTS, executions
+from helpers.running_server import wait_until
 from medimageparse.variants import TINY_2D
-from medimageparse_client import Client, InvalidRequest
+from medimageparse_client import Client, InvalidRequest, RequestTimeout
 from nibabel.nifti1 import Nifti1Image
 from tritonclient.utils import InferenceServerException
 
@@ -85,6 +88,23 @@ def test_the_client_asks_for_tiles(both_models, answer, periodic, tmp_path):
         result = client.segment_image(periodic, list(IMAGE_PROMPTS), tile=True)
     assert np.array_equal(result.probabilities, maps_of(answer))
     result.preview(tmp_path / "overlay.png")
+
+
+def test_a_caller_who_gives_up_ends_it_between_two_tiles(both_models):
+    """Thousands of tiles take longer than he waits, and most of them are not computed."""
+    field = np.random.default_rng(9).integers(0, 256, (60 * GAP, 60 * GAP), dtype=np.uint8)
+    before = executions(both_models, "mask_decoder")
+    with Client(both_models.grpc_url, timeout_s=1.5) as client, pytest.raises(RequestTimeout):
+        client.segment_image(field, "lung", tile=True)
+    wait_until(lambda: not is_at_work(both_models))
+    assert 0 < executions(both_models, "mask_decoder") - before < 60 * 60 / 2
+
+
+def is_at_work(server):
+    """Whether tiles are computed: two looks differ."""
+    first = executions(server, "mask_decoder")
+    time.sleep(0.5)
+    return executions(server, "mask_decoder") != first
 
 
 def test_a_slice_is_not_cut_into_tiles(both_models):
