@@ -20,7 +20,14 @@ from medimageparse_client.formats.picture import AnyImage, encode_image, encode_
 from medimageparse_client.formats.series_input import open_series
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
-from medimageparse_client.inputs import SliceAxis, check_prompts, encode_image_options, encode_options, encode_prompts
+from medimageparse_client.inputs import (
+    SliceAxis,
+    check_prompts,
+    encode_image_options,
+    encode_options,
+    encode_prompts,
+    encode_sought,
+)
 from medimageparse_client.progress import Progress, ask
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.results.segmentation import Segmentation, decode_answer, of_series
@@ -103,8 +110,9 @@ class Client:
     def segment(
         self,
         volume: Volume,
-        prompts: str | Sequence[str],
+        prompts: str | Sequence[str] | None = None,
         *,
+        preset: str | None = None,
         affine: npt.ArrayLike | None = None,
         time_point: int | None = None,
         intensity: Intensity = "auto",
@@ -118,11 +126,13 @@ class Client:
         resample_tilt: bool = False,
         progress: Progress | None = None,
     ) -> Segmentation:
-        """Segments each prompt in a 3D volume.
+        """Segments each prompt, or each structure of a preset, in a 3D volume.
 
         volume: path of a .nii, .nii.gz, .nrrd or .mha file, the bytes of one, a nibabel image, an array [x,y,z] with
             `affine`; with the extra `dicom` a series: a folder or a zip of slices, a multi-frame file, a DicomSeries
         prompts: one text for each structure, for example "left kidney"; label k is the k-th prompt
+        preset: in place of prompts a set of the catalogue, for example "CT-Abdomen", or several separated by "&"; the
+            report has the structures' ids
         affine: [4,4], voxels to millimetres (RAS+); for arrays, and only for them
         time_point: which volume of a 4D series to send, from 0; a series without it is refused before it is sent
         intensity: "auto" windows CT in Hounsfield units (soft tissue), keeps 0..255 and takes percentiles otherwise
@@ -139,7 +149,7 @@ class Client:
             far; if it raises, the request is cancelled. Over HTTP, and by a server without medimageparse_3d_stream, it
             is called once, at the end
         """
-        prompts = check_prompts(prompts)
+        sought = encode_sought(prompts, preset)
         opened = open_series(
             volume, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt
         )
@@ -148,15 +158,14 @@ class Client:
             volume, time_point, intensity = opened.volume, None, described["intensity"]
         data = encode_volume(volume, affine, time_point)
         options = encode_options(intensity, orientation, slice_axis, maps, instances, draws)
-        inputs = {"image": data, "text": encode_prompts(prompts), **options}
-        asked = {maps: maps, "instances": instances, "uncertainty": draws > 1}
-        wanted = [name for name, is_asked in asked.items() if name and is_asked]
+        inputs = {"image": data, **sought, **options}
+        wanted = [*([maps] if maps else []), *["instances"] * instances, *["uncertainty"] * (draws > 1)]
         outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
         answer, progress = ask(self._connection, MODEL_3D, inputs, outputs, progress)
-        result = decode_answer(prompts, data, answer, wanted)
+        result = decode_answer(check_prompts(prompts) if prompts is not None else None, data, answer, wanted)
         if progress:
             n_slices = result.scores.shape[1]
-            found = zip(prompts, result.facts.prompts, strict=True)
+            found = zip(result.prompts, result.facts.prompts, strict=True)
             progress(n_slices, n_slices, tuple(prompt for prompt, described in found if described.present))
         return of_series(result, opened, described) if opened else result
 

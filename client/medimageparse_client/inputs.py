@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+from medimageparse_contract.catalogue import presets, rows_of_presets
 from medimageparse_contract.options import MAPS_3D, MAX_DRAWS, Intensity, Maps, Orientation
 
 from medimageparse_client.errors import InvalidRequest
@@ -28,6 +29,17 @@ def encode_prompts(prompts: tuple[str, ...]) -> bytes:
         return " & ".join(prompts).encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidRequest("a prompt is not valid Unicode; write it in UTF-8") from error
+
+
+def encode_sought(prompts: str | Sequence[str] | None, preset: str | None) -> dict[str, bytes]:
+    """What the 3D model is to look for: the input `text`, or `preset`."""
+    if (prompts is None) == (preset is None):
+        raise InvalidRequest("give prompts, or a preset that names a set of them, and not both")
+    if prompts is not None:
+        return {"text": encode_prompts(check_prompts(prompts))}
+    if not rows_of_presets(preset or "", "3d"):
+        raise InvalidRequest(f"the preset is unknown; there are {', '.join(presets('3d'))}, or several separated by &")
+    return {"preset": str(preset).encode()}
 
 
 def encode_options(

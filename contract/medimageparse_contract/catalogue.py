@@ -99,6 +99,18 @@ def presets(model: Model) -> tuple[str, ...]:
     return tuple(dict.fromkeys(preset for row in structures(model) for preset in row.presets))
 
 
+def rows_of_presets(names: str, model: Model) -> tuple[Structure, ...]:
+    """The rows of one set, or of several with & between their names, each sentence once; none for an unknown set."""
+    rows: dict[str, Structure] = {}
+    for name in names.split("&"):
+        of_set = structures(model, preset=name.strip())
+        if not of_set:
+            return ()
+        for row in of_set:
+            rows.setdefault(row.prompt, row)
+    return tuple(rows.values())
+
+
 def _structure(row: dict[str, str]) -> Structure:
     # a set's name is written with its model, "3d/ct-abdomen"; the row says the model already
     names = tuple(_parts(row["presets"].replace(f"{row['model']}/", "")))

@@ -32,6 +32,7 @@ PROMPTS = {
     "pancreas": None,
     "brain tumour in post-contrast MR": None,
 }
+PRESET = "demo-ct"
 IMAGE_SEED = 1040  # a chest wider than high, with a patch in a lung
 IMAGE_PROMPTS = {
     "show me the pneumonia": "infection",  # before the lung it lies in: in the label map the first of equals wins
@@ -60,6 +61,7 @@ def main() -> int:
             with TritonServer(repository, "cpu", PUBLIC_MODELS) as server, Client(server.grpc_url) as client:
                 say(f"ready after {time.monotonic() - started:.0f} s")
                 segment_volume(client, out)
+                segment_everything(client, out)
                 segment_image(client, out)
         except ServeError as error:
             print(error, file=sys.stderr)
@@ -91,6 +93,16 @@ def segment_volume(client: Client, out: Path) -> None:
             f"{entry['highest_score']:>6.2f} {entry['volume_ml']:>8.1f} {overlap:>6}"
         )
     print(f"\nwritten to {out}: ct.nii.gz, masks.nii.gz, masks.png, report.json")
+
+
+def segment_everything(client: Client, out: Path) -> None:
+    """3D: all that the demo checkpoint knows in a CT, without a prompt."""
+    say(f"\nlooking for all of the preset {PRESET} in it ...")
+    result = client.segment(out / "ct.nii.gz", preset=PRESET)
+    result.save(out / "everything.nii.gz")
+    present = [entry["id"] for entry in result.report["prompts"] if entry["present"]]
+    absent = [entry["id"] for entry in result.report["prompts"] if not entry["present"]]
+    print(f"found: {', '.join(present)}\nin vain: {', '.join(absent)}\nwritten to {out}: everything.nii.gz")
 
 
 def segment_image(client: Client, out: Path) -> None:

@@ -19,6 +19,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STRING: Json = {"type": "string"}
 FILE: Json = {"type": "string", "format": "binary"}
 OPTIONS: Mapping[str, Json] = {
+    "preset": {**STRING, "description": "In place of prompts a set of /v1/structures, or several separated by '&'."},
     "intensity": {**STRING, "enum": list(INTENSITIES), "default": "auto", "description": "How grey values are read."},
     "orientation": {**STRING, "enum": list(ORIENTATIONS), "default": "LAS", "description": "How slices are turned."},
     "slice_axis": {**STRING, "enum": list(SLICE_AXES), "default": "auto", "description": "Which axis slices lie on."},
@@ -42,7 +43,7 @@ OPTIONS: Mapping[str, Json] = {
     "tile": {"type": "boolean", "description": "Whether a large picture is looked at in tiles, at its own pixels."},
 }
 IMAGE_OPTIONS = ("image_type", "joint", "p_value_threshold", "tile")
-VOLUME_OPTIONS = ("intensity", "orientation", "slice_axis", "output", "instances", "draws")
+VOLUME_OPTIONS = ("preset", "intensity", "orientation", "slice_axis", "output", "instances", "draws")
 ERRORS = {
     400: "The request is wrong; the message says what to send instead.",
     401: "The key is missing or not known here.",
@@ -66,7 +67,6 @@ def document() -> Json:
         "A .nii.gz in the voxels of the volume, usually with label k for prompt k; a report; or progress as events."
     )
     volume = ask("segmentVolume", "Segment a NIfTI volume", described, VOLUME_OPTIONS)
-    volume["requestBody"]["content"]["multipart/form-data"]["schema"]["required"] += ["prompt"]
     answer_with(volume, (*VOLUME_ANSWERS, EVENT_STREAM))
     described = "A palette PNG in the pixels of the picture, label k is the k-th prompt; a report; or probabilities."
     image = ask("segmentImage", f"Segment a {NAMES} file", described, IMAGE_OPTIONS)

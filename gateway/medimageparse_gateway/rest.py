@@ -39,7 +39,7 @@ def as_int32(text: str) -> int:
 # name of an option -> what its text becomes, and what to write
 Reader = tuple[Callable[[str], Value], str]
 VOLUME_OPTIONS: Mapping[str, Reader] = {
-    **dict.fromkeys(("intensity", "orientation", "slice_axis", "output"), (str, "")),
+    **dict.fromkeys(("preset", "intensity", "orientation", "slice_axis", "output"), (str, "")),
     "instances": (as_bool, "true or false"),
     "draws": (as_int32, "a whole number such as 8"),
 }
@@ -64,8 +64,8 @@ async def volumes(request: Request) -> Response:
     """Segments a NIfTI volume."""
     media = choose(request.headers.get("accept", ""), (*VOLUME_ANSWERS, EVENT_STREAM))
     form = await read_form(request, VOLUME_OPTIONS)
-    if not form.prompts:
-        raise HttpError(400, "the form has no prompt; send at least one: curl -F prompt=liver")
+    if not form.prompts and "preset" not in form.options:
+        raise HttpError(400, "the form has neither prompt nor preset; send one: curl -F prompt=liver")
     inputs = inputs_of(form, VOLUME_OPTIONS)
     output = form.options.get("output", "nifti_file")
     answers = {**VOLUME_ANSWERS, "application/gzip": file_answer(output, inputs)}

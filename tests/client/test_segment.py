@@ -4,9 +4,10 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
-from medimageparse_client import Client
+from medimageparse_client import Client, InvalidRequest
 from medimageparse_client.results.report import VolumePrompt
 from medimageparse_client.results.segmentation import describe_size
+from medimageparse_contract.catalogue import structures
 from PIL import Image
 
 
@@ -153,3 +154,20 @@ def test_legend():
     assert describe_size("liver", found) == "liver: 1.2 ml"
     assert describe_size("liver", replace(found, volume_ml=None)) == "liver: 3 voxels"
     assert describe_size("liver", replace(found, present=False)) == "liver: not found"
+
+
+def test_a_preset_in_place_of_prompts(triton, volume_file, volume):
+    with Client() as client:
+        result = client.segment(volume_file, preset="CT-Abdomen")
+        rows = structures("3d", preset="ct-abdomen")
+        assert result.prompts == tuple(row.prompt for row in rows)
+        assert result.mask(rows[0].prompt).sum() == (volume == 1).sum()
+        both = {"prompts": "liver", "preset": "CT-Abdomen"}
+        for wrong, words in (
+            ({}, "not both"),
+            (both, "not both"),
+            ({"preset": "liver"}, "there are ct-lesions-abdomen"),
+        ):
+            with pytest.raises(InvalidRequest, match=words):
+                client.segment(volume_file, **wrong)
+    assert len(triton.requests) == 1

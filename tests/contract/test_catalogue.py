@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import fields
 
 import pytest
-from medimageparse_contract.catalogue import Code, catalogue, presets, structures
+from medimageparse_contract.catalogue import Code, catalogue, presets, rows_of_presets, structures
 from medimageparse_serving.image.recognition import TARGET_DIST
 from medimageparse_serving.prompts.clip_tokenizer import tokenize
 
@@ -101,6 +101,22 @@ def test_the_structures_of_a_set_fit_into_one_request_and_are_asked_once(model):
         assert 0 < len(prompts) <= 64
         assert len(set(prompts)) == len(prompts)
         assert len({row.rgb for row in structures(model, preset=preset)}) == len(prompts)
+
+
+def test_all_sets_together_fit_into_a_label_map_and_no_sentence_is_asked_twice():
+    rows = rows_of_presets(" & ".join(presets("3d")), "3d")
+    assert len(rows) <= 255
+    assert len({row.prompt for row in rows}) == len(rows)
+
+
+def test_several_sets_are_read_in_their_order_and_an_unknown_one_spoils_them():
+    rows = rows_of_presets("CT-Thorax&ct-abdomen ", "3d")
+    thorax = structures("3d", preset="ct-thorax")
+    assert rows[: len(thorax)] == thorax
+    assert {row.id for row in rows} >= {"liver", "heart"}
+    assert [row.id for row in rows].count("aorta") == 1
+    for names in ("", "&", "ct-thorax &", "ct-thorax & none", "2d/ct-abdomen"):
+        assert rows_of_presets(names, "3d") == ()
 
 
 def test_p_value_targets_are_those_that_the_server_knows():

@@ -24,9 +24,11 @@ def test_the_addresses_are_routes_of_the_gateway():
 
 
 def test_the_fields_of_the_forms_are_those_that_are_read():
-    told = {quoted(request)[0]: quoted(cell) for request, cell in table(section(PAGE, "Ask it"), "request")}
-    assert told["POST /v1/volumes"] == ["image", "prompt", *VOLUME_OPTIONS]
-    assert told["POST /v1/images"] == ["image", "prompt", *IMAGE_OPTIONS]
+    told = {}
+    for request, cell in table(section(PAGE, "Ask it"), "request"):
+        told.setdefault(quoted(request)[0], []).extend(quoted(cell))
+    assert sorted(told["POST /v1/volumes"]) == sorted(["image", "prompt", *VOLUME_OPTIONS])
+    assert sorted(told["POST /v1/images"]) == sorted(["image", "prompt", *IMAGE_OPTIONS])
 
 
 def test_the_media_types_are_those_of_the_answers():

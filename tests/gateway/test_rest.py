@@ -140,7 +140,7 @@ def test_a_form_that_there_is_not_is_406_and_lists_those_there_are(gateway, file
 @pytest.mark.parametrize(
     ("path", "prompts", "options", "words"),
     [
-        (VOLUMES, [], {}, "no prompt"),
+        (VOLUMES, [], {}, "neither prompt nor preset"),
         (VOLUMES, [" "], {}, "prompt is empty"),
         (VOLUMES, ["liver & spleen"], {}, "separates prompts"),
         (IMAGES, [], {}, "nothing to look for"),

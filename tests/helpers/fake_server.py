@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
+from medimageparse_contract.catalogue import rows_of_presets
 from PIL import Image, ImageOps
 from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
@@ -64,7 +65,7 @@ class FakeTriton:
         except InferenceServerException as error:
             self.callback(result=None, error=error)
             return
-        prompts = self.requests[-1]["text"].split(" & ")
+        prompts = prompts_of(self.requests[-1])
         scores = None if model in IMAGE_MODELS else answer.as_numpy("scores")
         part, n = ("tiles", self.tiles) if scores is None else ("slices", scores.shape[1])
         for done in range(n + 1):
@@ -88,7 +89,7 @@ class FakeTriton:
         image = sent.pop("image")
         sent = {name: value.decode() if isinstance(value, bytes) else value for name, value in sent.items()}
         self.requests.append(sent | {"model": model, "outputs": [output.name() for output in outputs]})
-        prompts = sent["text"].split(" & ") if "text" in sent else []
+        prompts = prompts_of(sent)
         for prompt in prompts:
             if prompt in self.failures:
                 raise self.failures[prompt]
@@ -196,3 +197,9 @@ class FakeAnswer:
     def get_response(self):
         names = [name for name, array in self.arrays.items() if array is not None]
         return SimpleNamespace(outputs=[SimpleNamespace(name=name) for name in names])
+
+
+def prompts_of(sent):
+    if "preset" in sent:
+        return [row.prompt for row in rows_of_presets(sent["preset"], "3d")]
+    return sent["text"].split(" & ") if "text" in sent else []

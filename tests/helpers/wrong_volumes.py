@@ -7,6 +7,8 @@ import nibabel as nib
 import numpy as np
 from helpers.fuzzed_input import SECRET
 
+SEVERAL_PASSES = b"ct-spine & ct-bones-muscles & ct-head-neck"
+
 
 def nifti(dtype=np.int16, shape=(12, 10, 3), value=40, **fields):
     """A small NIfTI file with some header fields overwritten, and a secret in its text fields."""
@@ -92,6 +94,12 @@ WRONG_OPTIONS = {
 } | {
     "option not UTF-8": {"intensity": b"\xff" + SECRET.encode()},
     "draws": {"draws": np.array([17], np.int32)},
+    "text and preset": {"preset": b"ct-abdomen"},
+    "unknown preset": {"text": None, "preset": SECRET.encode()},
+    "empty preset": {"text": None, "preset": b""},
+    "one of two presets unknown": {"text": None, "preset": b"ct-abdomen & " + SECRET.encode()},
+    "preset not UTF-8": {"text": None, "preset": b"\xff" + SECRET.encode()},
+    "masks of several passes": {"text": None, "preset": SEVERAL_PASSES, "output": b"masks"},
     "instances of several draws": {"draws": np.array([2], np.int32), "instances": np.array([True])},
 }
 WRONG_TENSORS = {

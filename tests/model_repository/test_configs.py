@@ -223,8 +223,8 @@ OWN_MAPS = (*MAPS_3D, "uncertainty", "instances")  # that medimageparse_3d makes
 LABELS = ["nifti_file", "label_map"]
 MAPS = [output for kind in OWN_MAPS for output in (kind, f"{kind}_file")]
 CONTRACT = {
-    "medimageparse_3d": (["image", "text"], [*LABELS, *MAPS, "scores", "report"]),
-    "medimageparse_3d_stream": (["image", "text"], [*LABELS, *MAPS, "scores", "report", "progress"]),
+    "medimageparse_3d": (["image"], [*LABELS, *MAPS, "scores", "report"]),
+    "medimageparse_3d_stream": (["image"], [*LABELS, *MAPS, "scores", "report", "progress"]),
     "medimageparse": (["image"], ["image_features", "text_features", "report"]),
     "medimageparse_stream": (["image"], ["image_features", "text_features", "report", "progress"]),
 }

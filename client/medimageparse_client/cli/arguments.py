@@ -51,7 +51,8 @@ def add_prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--preset",
         metavar="NAME",
-        help="all of a set, as CT-Abdomen, instead of prompts; medimageparse structures lists them",
+        help="all of a set, as CT-Abdomen, or of several, as 'CT-Abdomen & CT-Thorax', instead of prompts; "
+        "medimageparse structures lists them",
     )
     group.add_argument(
         "--by-name",

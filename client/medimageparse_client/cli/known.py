@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-from medimageparse_contract.catalogue import Model, presets, structures
+from medimageparse_contract.catalogue import Model, presets, rows_of_presets, structures
 
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.results.image_segmentation import ImageSegmentation
@@ -27,10 +27,10 @@ def known_prompts(args: argparse.Namespace, model: Model, prompts: list[str]) ->
     return sent
 
 
-def preset_prompts(name: str, model: Model) -> dict[str, str]:
-    rows = structures(model, preset=name)
+def preset_prompts(names: str, model: Model) -> dict[str, str]:
+    rows = rows_of_presets(names, model)
     if not rows:
-        raise WrongCommandLine(f"--preset {name} is not known; there are {', '.join(sorted(presets(model)))}")
+        raise WrongCommandLine(f"--preset {names} is not known; there are {', '.join(sorted(presets(model)))}")
     return {row.prompt: row.id for row in rows}
 
 
@@ -55,7 +55,7 @@ def with_names(result: Segmentation | ImageSegmentation, named: dict[str, str]) 
     if all(sentence == asked for sentence, asked in named.items()):
         return result
     described = [
-        entry | ({"asked": named[prompt]} if named[prompt] != prompt else {})
+        entry | ({"asked": named[prompt]} if named.get(prompt, prompt) != prompt else {})
         for prompt, entry in zip(result.prompts, result.report["prompts"], strict=True)
     ]
     return replace(result, report=result.report | {"prompts": described})

@@ -81,7 +81,8 @@ def segment_volume(
         raise InvalidVolume("--store puts the SEG into the archive of the series; give a dicomweb:// address")
     return client.segment(
         source,
-        prompts,
+        None if args.preset else prompts,
+        preset=args.preset,
         intensity=args.intensity,
         orientation=args.orientation,
         slice_axis=args.slice_axis,

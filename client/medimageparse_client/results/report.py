@@ -58,6 +58,7 @@ class VolumePrompt:
     voxels: int
     volume_ml: float | None
     truncated: bool
+    text: str = ""
     why_absent: str | None = None
     lost_to: tuple[Lost, ...] = ()
     draws: Drawn | None = None

@@ -199,14 +199,20 @@ def describe_size(prompt: str, described: VolumePrompt) -> str:
     return f"{prompt}: {described.voxels} voxels" if ml is None else f"{prompt}: {ml:.1f} ml"
 
 
-def decode_answer(prompts: tuple[str, ...], volume: bytes, answer: Answer, maps: Iterable[str] = ()) -> Segmentation:
+def decode_answer(
+    prompts: tuple[str, ...] | None, volume: bytes, answer: Answer, maps: Iterable[str] = ()
+) -> Segmentation:
     """The outputs of the model, all of one request, put together; they must fit the volume that was sent.
+
+    prompts: as sent; None for a preset, whose sentences the report has
 
     maps: the names of those that were asked for besides the labels
     """
     report: Report = answer.json("report", dict[str, Any])
     with odd_answers_refused("report"):
         facts = facts_of(report, VolumeFacts)
+    if prompts is None:
+        prompts = tuple(prompt.text for prompt in facts.prompts)
     shape = read_layout(volume).shape
     nifti = answer.json("nifti_file", NiftiFile).data
     with odd_answers_refused("nifti_file"):

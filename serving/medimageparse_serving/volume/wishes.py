@@ -61,6 +61,14 @@ class Wishes:
                 "crop the image, or leave these options out"
             )
 
+    def check_passes(self) -> None:
+        """Refuses what is made of prompts that are all decoded together."""
+        if self.kind or self.instances or self.n_draws > 1:
+            raise Refused(
+                "masks, probabilities, instances and draws are of prompts that are decoded together, and these are too "
+                "many; send fewer presets in one request, or leave these options out"
+            )
+
     def prepare(self, n_prompts: int, geometry: Geometry, image_size: int) -> "Makers":
         """Takes the memory."""
         return Makers(self, n_prompts, geometry, image_size)

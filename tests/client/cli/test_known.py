@@ -52,7 +52,8 @@ def test_a_preset_sends_its_sentences_and_the_report_has_their_ids(triton, volum
     output = tmp_path / "all.nii.gz"
     assert main(["segment", str(volume_file), "--preset", "CT-Abdomen", "-o", str(output)]) == 0
     wanted = structures("3d", preset="ct-abdomen")
-    assert triton.requests[0]["text"] == " & ".join(row.prompt for row in wanted)
+    assert triton.requests[0]["preset"] == "CT-Abdomen"
+    assert "text" not in triton.requests[0]
     described = json.loads((tmp_path / "all.json").read_bytes())["prompts"]
     assert [(entry["text"], entry["asked"]) for entry in described] == [(row.prompt, row.id) for row in wanted]
 

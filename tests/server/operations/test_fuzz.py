@@ -60,7 +60,7 @@ ARRAYS = (
 )
 INPUTS = {model: ("image", "text", *OPTIONS[model]) for model in MODELS}
 INPUTS["medimageparse"] += ("joint", "p_value_threshold")
-INPUTS["medimageparse_3d"] += ("instances", "draws")
+INPUTS["medimageparse_3d"] += ("instances", "draws", "preset")
 LONG_TEXTS = [
     b"liver" + b" & liver" * 9_999,
     b"liver" * 200_000,
