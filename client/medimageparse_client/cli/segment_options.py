@@ -7,7 +7,8 @@ from medimageparse_contract.options import MAX_DRAWS, Intensity, Orientation
 
 from medimageparse_client.cli.arguments import file_name, not_negative, result_name
 from medimageparse_client.cli.sources import list_of
-from medimageparse_client.results.writers import MAY_OVERLAP, SegType
+from medimageparse_client.results.segmented import SegType
+from medimageparse_client.results.writers import MAY_OVERLAP
 
 
 def add_maps(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,6 @@
 """A segmentation as 3D Slicer's .seg.nrrd: labels with names, colours and codes."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,14 +9,12 @@ from medimageparse_contract.catalogue import Code
 from medimageparse_client.formats.nrrd import encode_nrrd
 from medimageparse_client.results.codes import Described, describe
 from medimageparse_client.results.colours import colours_of
-
-if TYPE_CHECKING:
-    from medimageparse_client.results.segmentation import Segmentation
+from medimageparse_client.results.segmented import Segmented
 
 TERMINOLOGY, ANATOMY = "Segmentation category and type - DICOM master list", "Anatomic codes - DICOM master list"
 
 
-def encode_seg_nrrd(result: "Segmentation") -> bytes:
+def encode_seg_nrrd(result: Segmented) -> bytes:
     """The label map in one layer; where the result has whole masks (`maps`), each in a layer of its own."""
     is_whole = bool({"masks", "probabilities"} & result.maps.keys())
     colours = colours_of(result.prompts, "3d")
@@ -44,7 +42,7 @@ def encode_seg_nrrd(result: "Segmentation") -> bytes:
     return encode_nrrd(layers_of(result) if is_whole else result.label_map, result.affine, told)
 
 
-def layers_of(result: "Segmentation") -> npt.NDArray[Any]:
+def layers_of(result: Segmented) -> npt.NDArray[Any]:
     return np.stack([result.mask(prompt) for prompt in result.prompts]).astype(np.uint8)
 
 

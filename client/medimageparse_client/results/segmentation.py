@@ -23,9 +23,10 @@ from medimageparse_client.results.mask_files import encode_mask, mask_names
 from medimageparse_client.results.meshes import ENCODERS, surface
 from medimageparse_client.results.preview import draw_preview
 from medimageparse_client.results.report import Report, VolumeFacts, VolumePrompt, facts_of, label_of, labels_of
+from medimageparse_client.results.segmented import SegType
 from medimageparse_client.results.statistics import VOLUME_COLUMNS, Row, html_table, rows_of, value_statistics
 from medimageparse_client.results.volume_maps import MapFile, decode_maps
-from medimageparse_client.results.writers import ENDINGS, SegType, encode_result
+from medimageparse_client.results.writers import ENDINGS, encode_result
 
 
 @dataclass(frozen=True, eq=False)

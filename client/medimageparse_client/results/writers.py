@@ -2,22 +2,17 @@
 
 import gzip
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from medimageparse_client.errors import InvalidRequest
 from medimageparse_client.formats.mha import encode_mha
 from medimageparse_client.formats.nrrd import encode_nrrd
 from medimageparse_client.results.seg_nrrd import encode_seg_nrrd
-
-if TYPE_CHECKING:
-    from medimageparse_client.results.segmentation import Segmentation
-
-SegType: TypeAlias = Literal["binary", "labelmap", "fractional"]
+from medimageparse_client.results.segmented import Segmented, SegType
 
 SEG, RTSTRUCT = ".seg.dcm", ".rtstruct.dcm"
 OF_SERIES = (SEG, RTSTRUCT)  # refer to the slices of a DICOM series
 # what has no options; the first is that of results in a folder
-PLAIN: dict[str, Callable[["Segmentation"], bytes]] = {
+PLAIN: dict[str, Callable[[Segmented], bytes]] = {
     ".nii.gz": lambda result: result.nifti,  # as the server made it
     ".nii": lambda result: gzip.decompress(result.nifti),
     ".seg.nrrd": encode_seg_nrrd,  # before .nrrd, which it ends in too
@@ -28,7 +23,7 @@ ENDINGS = (*PLAIN, *OF_SERIES)
 MAY_OVERLAP = (".seg.nrrd", *OF_SERIES)  # hold whole masks where the result has them
 
 
-def encode_result(result: "Segmentation", ending: str, seg_type: SegType = "binary") -> bytes:
+def encode_result(result: Segmented, ending: str, seg_type: SegType = "binary") -> bytes:
     """The bytes of a file that ends so; ValueError for another ending, InvalidRequest for what the result has not."""
     if ending in PLAIN:
         return PLAIN[ending](result)
@@ -37,7 +32,7 @@ def encode_result(result: "Segmentation", ending: str, seg_type: SegType = "bina
     raise ValueError(f"a result is saved as {', '.join(ENDINGS)}")
 
 
-def encode_dicom(result: "Segmentation", ending: str, seg_type: SegType) -> bytes:
+def encode_dicom(result: Segmented, ending: str, seg_type: SegType) -> bytes:
     try:
         from medimageparse_client.results.dicom.rtstruct import encode_rtstruct
         from medimageparse_client.results.dicom.seg import encode_seg

@@ -2,7 +2,6 @@
 
 import io
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import highdicom as hd
 import numpy as np
@@ -20,16 +19,14 @@ from medimageparse_client.results.colours import Colour, colours_of
 from medimageparse_client.results.dicom.concepts import concept
 from medimageparse_client.results.dicom.contours import Points, outlines
 from medimageparse_client.results.dicom.source import MANUFACTURER, MODEL, UNICODE, series_number, source_of
-
-if TYPE_CHECKING:
-    from medimageparse_client.results.segmentation import Segmentation
+from medimageparse_client.results.segmented import Segmented
 
 ANATOMY = "91723000"  # the category Anatomical Structure
 STUDY = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management, which the standard asks for here
 
 
 @without_pydicoms_warnings()
-def encode_rtstruct(result: "Segmentation") -> bytes:
+def encode_rtstruct(result: Segmented) -> bytes:
     """The bytes of an RTSTRUCT file: closed contours in mm on the slices of the series, holes as keyholes.
 
     An absent prompt is an ROI without contours, so that numbers stay those of the labels. Masks are whole where the

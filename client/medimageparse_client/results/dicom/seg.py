@@ -1,7 +1,7 @@
 """A segmentation of a DICOM series -> a DICOM SEG (PS3.3 A.51): segment k is prompt k."""
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -25,16 +25,13 @@ from medimageparse_client.results.dicom.source import (
     series_number,
     source_of,
 )
-from medimageparse_client.results.writers import SegType
-
-if TYPE_CHECKING:
-    from medimageparse_client.results.segmentation import Segmentation
+from medimageparse_client.results.segmented import Segmented, SegType
 
 LONGEST = 64  # characters of a text
 
 
 @without_pydicoms_warnings()
-def encode_seg(result: "Segmentation", seg_type: SegType = "binary") -> bytes:
+def encode_seg(result: Segmented, seg_type: SegType = "binary") -> bytes:
     """The bytes of a DICOM SEG file.
 
     seg_type: "binary" has a bit for each voxel and segment, whole masks where the result has `maps`; "labelmap" has the
@@ -73,7 +70,7 @@ def encode_seg(result: "Segmentation", seg_type: SegType = "binary") -> bytes:
     return file.getvalue()
 
 
-def pixels_of(result: "Segmentation", seg_type: SegType) -> npt.NDArray[Any]:
+def pixels_of(result: Segmented, seg_type: SegType) -> npt.NDArray[Any]:
     """[slices,rows,columns] of labels or [slices,rows,columns,segments], in the order of the sources."""
     if seg_type == "fractional":
         if result.probabilities is None:

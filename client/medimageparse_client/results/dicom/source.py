@@ -2,15 +2,12 @@
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pydicom
 
 from medimageparse_client.errors import InvalidRequest
 from medimageparse_client.formats.series import DicomSeries
-
-if TYPE_CHECKING:
-    from medimageparse_client.results.segmentation import Segmentation
+from medimageparse_client.results.segmented import Segmented
 
 MANUFACTURER, MODEL = "MedImageParse-on-Triton", "MedImageParse 3D"
 UNICODE = "ISO_IR 192"  # prompts come in any script
@@ -29,7 +26,7 @@ TYPE_2 = (
 )
 
 
-def source_of(result: "Segmentation") -> DicomSeries:
+def source_of(result: Segmented) -> DicomSeries:
     """The series of a result, its headers with all that an object copies; InvalidRequest if none can be referred to."""
     series = result.series
     if series is None:
@@ -68,7 +65,7 @@ def share(header: pydicom.Dataset) -> None:
     header.SharedFunctionalGroupsSequence = [shared]
 
 
-def checkpoint_of(result: "Segmentation") -> str:
+def checkpoint_of(result: Segmented) -> str:
     """The SHA-256 of the weights, as the server tells it."""
     return str(result.report.get("networks", {}).get("checkpoint_sha256") or "unknown")
 
