@@ -119,6 +119,8 @@ def check_and_segment(args: argparse.Namespace) -> int:
         raise WrongCommandLine(
             f"--overlap is for -o {list_of(MAY_OVERLAP)} files and --store, of DICOM SEG for --seg-type binary"
         )
+    if args.store and args.skip_existing:
+        raise WrongCommandLine("--skip-existing does not know what the archive has; leave it out, or --store")
     if args.seg_type != "binary" and not (args.store or writes(args, SEG)):
         raise WrongCommandLine(f"--seg-type is for -o NAME{SEG} and --store; give one, or leave it out")
     return segment(args)

@@ -126,8 +126,10 @@ class Session:
             return with_names(self.kind.segment(self.args, client, source, self.prompts, progress), self.asked)
 
     def is_done(self, job: Job) -> bool:
-        """Whether all that is asked for one file is there."""
-        return job.is_done(self.args, self.prompts) and (self.numbers is None or job.source in self.numbers)
+        """Whether all that is asked for one file is there; of standard output alone nothing stays."""
+        leaves_something = job.results or job.folders or self.numbers is not None
+        is_counted = self.numbers is None or job.source in self.numbers
+        return bool(leaves_something) and is_counted and job.is_done(self.args, self.prompts)
 
     def tell(self, source: Source, outcome: Outcome, *, with_table: bool) -> None:
         self._has_answers = True

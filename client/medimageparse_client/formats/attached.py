@@ -45,10 +45,14 @@ def unpack_gzip(data: bytes, n_bytes: int) -> bytes | bytearray:
 
 
 def unpack_zlib(data: bytes, n_bytes: int) -> bytes:
+    stream = zlib.decompressobj()
     try:
-        return zlib.decompressobj().decompress(data, n_bytes)
+        content = stream.decompress(data, n_bytes + 1)  # one more than there are, so that the checksum is read too
     except zlib.error as error:
         raise InvalidVolume("the file is damaged: its voxels cannot be unpacked") from error
+    if not stream.eof and len(content) <= n_bytes:
+        raise InvalidVolume(TRUNCATED)
+    return content[:n_bytes]
 
 
 def voxels_of(

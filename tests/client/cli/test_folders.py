@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from medimageparse_client import Client, InvalidVolume
 from medimageparse_client.cli import commands, main
+from medimageparse_client.formats.mha import encode_mha
+from medimageparse_client.formats.nrrd import encode_nrrd
 from tritonclient.utils import InferenceServerException
 
 
@@ -42,6 +44,18 @@ def test_recursive_searches_them_and_keeps_their_order_but_not_the_results(trito
         assert label_maps("scans/masks") == {"a.nii.gz", "one/a.nii.gz", "two/a.nii.gz"}
         assert label_maps("scans/each") == {"a/liver.nii.gz", "one/a/liver.nii.gz", "two/a/liver.nii.gz"}
         assert len(triton.requests) == 3
+
+
+def test_a_folder_may_hold_volumes_of_every_kind(triton, volume, affine, capsys):
+    Path("scans/b.nrrd").write_bytes(encode_nrrd(volume.astype(np.uint8), affine))
+    Path("scans/c.MHA").write_bytes(encode_mha(volume.astype(np.uint8), affine))
+    Path("scans/d").write_bytes(Path("scans/b.nrrd").read_bytes())
+    Path("scans/e.nhdr").write_bytes(b"NRRD0004\ndata file: e.raw\n")
+    assert main(["segment", "scans", "--prompt", "liver", "--prompt", "spleen", "-o", "out"]) == 1
+    assert label_maps("out") == {"a.nii.gz", "b.nii.gz", "c.nii.gz", "d.nii.gz"}
+    assert "e.nhdr: the header names another file" in capsys.readouterr().err
+    for name in label_maps("out"):
+        np.testing.assert_array_equal(nib.load(Path("out", name)).dataobj, volume)
 
 
 @pytest.mark.usefixtures("triton")

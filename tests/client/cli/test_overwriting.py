@@ -61,6 +61,15 @@ def test_one_of_many_is_enough_and_a_run_goes_on_with_skip_existing(triton, volu
     assert len(triton.requests) == 1
 
 
+def test_what_leaves_no_file_is_never_taken_for_done(triton, capsys):
+    assert main(["segment", "ct.nii.gz", "liver", "--json", "--skip-existing"]) == 0
+    assert len(triton.requests) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["segment", "dicomweb://pacs/studies/1.2/series/1.3", "liver", "--store", "--skip-existing"])
+    assert ended.value.code == 2
+    assert "does not know what the archive has" in capsys.readouterr().err
+
+
 def test_images_alike(triton, tmp_path):
     from PIL import Image
 

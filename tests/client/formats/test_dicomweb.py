@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -12,6 +13,7 @@ import pytest
 from helpers.dicom_files import dicom_bytes
 from helpers.dicom_series import affine_of, compressed, make_series, phantom, save_series
 from helpers.orthanc import WHY_NOT, orthanc
+from helpers.pages import blocks
 from medimageparse_client import Client, InvalidVolume, MedImageParseError
 from medimageparse_client.cli import main
 from medimageparse_client.formats import dicomweb
@@ -19,6 +21,8 @@ from medimageparse_client.formats.dicom_series import files, read_series
 from medimageparse_client.formats.dicomweb_address import parse_address
 from pydicom.uid import RLELossless, generate_uid
 
+PLACE = "dicomweb://HOST/PATH/studies/UID/series/UID"
+[COMMANDS] = [block.code for block in blocks("docs/dicom.md") if PLACE in block.code]
 SERIES = "studies/1.2.3/series/1.2.4"
 
 
@@ -48,11 +52,13 @@ def test_the_client_and_the_command_take_an_address(archive, triton, tmp_path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["series.json", "series.nii.gz"]
 
 
-def test_the_command_stores_a_seg_beside_the_series(archive, triton, tmp_path, capsys):
+def test_the_command_of_the_page_stores_a_seg_beside_the_series(archive, triton, tmp_path, capsys):
     address, rest = archive
     with urllib.request.urlopen(f"{rest}/instances") as answer:
         before = set(json.load(answer))
-    command = ["segment", address, "liver", "spleen", "--store"]
+    [line] = [line for line in COMMANDS.splitlines() if line.startswith("medimageparse ")]
+    command = shlex.split(line.replace(PLACE, address))[1:]
+    assert address in command
     assert main([*command, "--seg-type", "labelmap"]) == 0
     told = capsys.readouterr()
     assert told.out.splitlines()[-1] == "wrote: the archive of the series"

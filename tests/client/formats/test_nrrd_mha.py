@@ -140,6 +140,7 @@ def test_the_other_order_of_bytes_and_ends_of_lines():
         np.testing.assert_array_equal(decode_voxels(encode_volume(data)), voxels())
 
 
+ZLIB = zlib.compress(voxels().tobytes(order="F"))
 PACKED = gzip.compress(voxels().tobytes(order="F"))
 FAULTS = {
     "another file in NRRD": (nrrd_file("data file: /etc/passwd", content=b""), "names another file"),
@@ -165,6 +166,8 @@ FAULTS = {
     "gzip that was changed": (nrrd_file(content=PACKED[:-8] + bytes(8)).replace(b"raw", b"gzip"), "checksum"),
     "no gzip": (nrrd_file().replace(b"raw", b"gzip"), "damaged"),
     "no zlib": (mha_file(CompressedData="True"), "damaged"),
+    "zlib without its checksum": (mha_file(ZLIB[:-2], CompressedData="True"), "truncated"),
+    "zlib that was changed": (mha_file(ZLIB[:-4] + bytes(4), CompressedData="True"), "damaged"),
     "zlib cut short": (mha_file(zlib.compress(bytes(280))[:6], CompressedData="True"), "truncated"),
     "directions that are no box": (nrrd_file(IN_LPS[0], "space directions: (1,0,0) (1,0,0) (0,0,3)"), "no box"),
     "directions that are not finite": (nrrd_file(IN_LPS[0], "space directions: (nan,0,0) (0,1,0) (0,0,3)"), "no box"),
@@ -177,7 +180,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_no_whole_volume_in_one_file_is_refused(name, monkeypatch):
+def test_what_is_no_whole_volume_in_one_file_is_refused(name):
     data, sentence = FAULTS[name]
     with pytest.raises(InvalidVolume, match=sentence) as refused:
         encode_volume(data)
