@@ -70,6 +70,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--worst", type=int, default=3, metavar="N", help="cases to draw (default: 3)")
     parser.add_argument("--no-surface", action="store_true", help="leave out NSD, which takes seconds a case")
     parser.add_argument("--restart", action="store_true", help="forget what OUT holds and begin anew")
+    parser.add_argument("--force", action="store_true", help="write over files that no run of OUT has left")
     parser.add_argument("--compare", type=Path, nargs=2, metavar=("A.json", "B.json"), help="two summaries, by case")
     parser.add_argument("--retry-for", type=float, default=120.0, metavar="SECONDS", help="as for segment")
     parser.add_argument("--timeout", type=float, default=600.0, help="seconds for a request (default: %(default)g)")

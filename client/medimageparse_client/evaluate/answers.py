@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from medimageparse_client.client import Client
-from medimageparse_client.evaluate.cases import CaseError, ImageCase, VolumeCase, VolumeQuestion
+from medimageparse_client.evaluate.cases import Case, CaseError, ImageCase, VolumeCase, VolumeQuestion
 from medimageparse_client.evaluate.image_metrics import Mask
 from medimageparse_client.evaluate.volume_layouts import member, read_labels
 from medimageparse_client.evaluate.volume_metrics import Volume
@@ -144,6 +144,13 @@ def read_mask(path: Path) -> Mask:
     except (OSError, ValueError, SyntaxError) as error:
         raise CaseError("a mask is not a readable picture") from error
     return np.asarray(pixels.astype(np.int64).reshape(*pixels.shape[:2], -1).sum(-1) > 0)
+
+
+def saved_names(case: Case) -> list[str]:
+    """The files that an answer is saved in."""
+    if isinstance(case, ImageCase):
+        return [annotation.mask.name for annotation in case.annotations]
+    return [case.image.name]
 
 
 def save_volume(folder: Path, case: VolumeCase, question: VolumeQuestion, answer: VolumeAnswer) -> None:

@@ -13,16 +13,22 @@ from tqdm import tqdm
 from medimageparse_client.cli.connection import connect
 from medimageparse_client.cli.console import DONE, SOME_FAILED, WrongCommandLine, version, warn, write
 from medimageparse_client.errors import ServerUnavailable
-from medimageparse_client.evaluate.answers import Answers, PredictedFiles, ServerAnswers
+from medimageparse_client.evaluate.answers import Answers, PredictedFiles, ServerAnswers, saved_names
 from medimageparse_client.evaluate.cases import Case, CaseError, Sentences
 from medimageparse_client.evaluate.compare import CannotCompare, compare, comparison_report, read_summary
 from medimageparse_client.evaluate.layouts import Layout, cases_in, chosen, recognised
 from medimageparse_client.evaluate.numbers import Resampling
-from medimageparse_client.evaluate.outputs import write_json, write_pictures, write_tables
+from medimageparse_client.evaluate.outputs import (
+    COMPARISON,
+    TABLES,
+    check_free,
+    write_comparison,
+    write_pictures,
+    write_tables,
+)
 from medimageparse_client.evaluate.records import Journal, OtherSettings, Record
 from medimageparse_client.evaluate.run import Run, Settings
 from medimageparse_client.evaluate.summary import summarise
-from medimageparse_client.files import write_file
 from medimageparse_client.retry import Retry
 
 # a bright square in a dark one: a request that costs little
@@ -31,13 +37,14 @@ PROBE = np.pad(np.full((24, 24, 3), 160, np.uint8), ((12, 12), (12, 12), (0, 0))
 
 def compare_runs(args: argparse.Namespace) -> int:
     first, second = args.compare
+    if not args.force:
+        check_free(args.output, COMPARISON)
     try:
         comparison = compare(read_summary(first), read_summary(second), seed=args.seed)
     except CannotCompare as error:
         raise WrongCommandLine(str(error)) from error
-    write_json(args.output / "comparison.json", comparison)
     report = comparison_report(comparison, (str(first), str(second)))
-    write_file(args.output / "comparison.md", report.encode())
+    write_comparison(args.output, comparison, report)
     write(sys.stdout, report)
     return DONE
 
@@ -48,10 +55,15 @@ def run(args: argparse.Namespace) -> int:
     if sentences.choice in ("standard", "target") and layout != "biomedparse":
         raise WrongCommandLine(f"--prompt {sentences.choice} is for images; a volume's case has its sentences")
     settings = Settings(layout, sentences, args.negatives, not args.no_surface)
+    path = args.output / "cases.jsonl"
+    if not (args.force or args.restart or path.exists()):  # else the rest is of the same run
+        check_free(args.output, TABLES)
+        if args.save_predictions:
+            check_free(args.save_predictions, (name for case in cases for name in saved_names(case)))
     answers = answers_of(args, layout)
     if args.save_predictions:
         args.save_predictions.mkdir(parents=True, exist_ok=True)
-    journal = Journal(args.output / "cases.jsonl", settings.as_json(answers))
+    journal = Journal(path, settings.as_json(answers))
     try:
         journal.open(restart=args.restart)
     except OtherSettings as error:

@@ -1,10 +1,11 @@
 """The files that a run leaves in its folder."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.evaluate.answers import Answers
 from medimageparse_client.evaluate.cases import Case, Sentences
 from medimageparse_client.evaluate.pictures import box_plot, worst_cases
@@ -12,6 +13,20 @@ from medimageparse_client.evaluate.records import Record
 from medimageparse_client.evaluate.report import cases_csv, labels_csv, report
 from medimageparse_client.evaluate.summary import Summary
 from medimageparse_client.files import write_file
+
+TABLES = ("summary.json", "report.md", "cases.csv", "labels.csv", "structures.png", "worst")
+COMPARISON = ("comparison.json", "comparison.md")
+
+
+def check_free(folder: Path, names: Iterable[str]) -> None:
+    """Raises WrongCommandLine if the folder has one of these already."""
+    if there := [name for name in names if (folder / name).exists()]:
+        raise WrongCommandLine(f"{folder / there[0]} exists already; --force writes over it, or name another folder")
+
+
+def write_comparison(out: Path, comparison: Mapping[str, Any], report: str) -> None:
+    write_json(out / "comparison.json", comparison)
+    write_file(out / "comparison.md", report.encode())
 
 
 def write_tables(out: Path, summary: Summary, records: Sequence[Record]) -> None:

@@ -59,6 +59,29 @@ def test_two_summaries_are_compared(tmp_path, capsys):
     assert main(["evaluate", "--compare", *map(str, summaries), "-o", str(tmp_path / "c")]) == 0
     assert "| DSC | 3 | 1.0000 | 1.0000 | +0.0000 |" in capsys.readouterr().out
     assert (tmp_path / "c" / "comparison.md").exists()
+    (tmp_path / "c/comparison.json").unlink()
+    (tmp_path / "c/comparison.md").write_text("mine")
+    command = ["evaluate", "--compare", *summaries, "-o", tmp_path / "c"]
+    code, err = ended(command, capsys)
+    assert (code, "comparison.md exists already; --force writes over it" in err) == (2, True)
+    assert (tmp_path / "c/comparison.md").read_text() == "mine"
+    assert ended([*command, "--force"], capsys)[0] == 0
+    assert (tmp_path / "c/comparison.md").read_text() != "mine"
+
+
+@pytest.mark.parametrize("name", ["out/summary.json", "out/report.md", "out/worst/mine.png", "again/{case}"])
+def test_what_is_not_of_this_run_is_never_written_over(name, tmp_path, capsys):
+    images, saved = predictions_of(tmp_path)
+    place = tmp_path / name.format(case=next(saved.iterdir()).name)
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    out, again = tmp_path / "out", tmp_path / "again"
+    command = ["evaluate", images, "-o", out, "--predictions", saved, "--save-predictions", again]
+    code, err = ended(command, capsys)
+    assert (code, "exists already; --force writes over it" in err) == (2, True)
+    assert place.read_text() == "mine"
+    for options in (["--force"], []):  # a run in its own folder goes on
+        assert ended([*command, *options], capsys)[0] == 0
 
 
 WRONG = {
