@@ -6,3 +6,5 @@ class Refused(ValueError):
 
     Only our own checks raise it. What a library raises never reaches a caller as words.
     """
+
+    step = ""  # the inner model that refused, where a public one has read its refusal

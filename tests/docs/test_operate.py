@@ -6,12 +6,17 @@ import re
 from functools import cache
 
 import pytest
+from helpers import fake_triton
 from helpers.pages import quoted, section, table
 from helpers.places import ROOT
 from medimageparse_client import connection
-from medimageparse_serving.launch import supervise
+from medimageparse_serving.launch import service_metrics, supervise
 from medimageparse_serving.launch.supervise import Supervisor
 from medimageparse_serving.launch.triton_flags import KEEPALIVE_FLAGS
+
+fake_triton.install()
+
+from medimageparse_serving.triton import counts  # noqa: E402
 
 PAGE = "docs/operate.md"
 DEFAULTS = dict(re.findall(r"^([A-Z_]+) \?= ?(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -81,3 +86,21 @@ def test_the_probes_and_the_canarys_times_are_those_of_the_supervisor():
     assert paths == {
         quoted(path)[0] for path, _ in table(section(PAGE, "Crashes, probes, signals"), "probe, port 8003")
     }
+
+
+@pytest.mark.parametrize(
+    ("head", "families"),
+    [("counter on port 8002", counts.FAMILIES), ("metric on port 8003", service_metrics.FAMILIES)],
+)
+def test_the_metrics_are_those_of_the_service(head, families):
+    text = section(PAGE, "Metrics")
+    names = [quoted(cell) for cell, *_ in table(text[text.index(f"| {head} |") :], head)]
+    told = [
+        full if full.startswith("medimageparse") else row[0].rpartition("_")[0] + full for row in names for full in row
+    ]
+    assert sorted(told) == sorted(families)
+
+
+def test_the_outcomes_are_those_that_are_counted():
+    [told] = re.findall(r"`outcome` is (.*?)\. ", " ".join(section(PAGE, "Metrics").split()))
+    assert tuple(quoted(told)) == counts.OUTCOMES

@@ -101,10 +101,33 @@ class Logger:
         cls.lines.append(line)
 
 
+class MetricFamily:
+    """Counters by name and labels, of all that were made."""
+
+    COUNTER = "counter"
+    values = {}
+
+    def __init__(self, name, description, kind):
+        assert kind == self.COUNTER
+        self.name = name
+
+    def Metric(self, labels):
+        return Metric((self.name, *sorted(labels.items())))
+
+
+class Metric:
+    def __init__(self, key):
+        self.key = key
+        MetricFamily.values.setdefault(key, 0)
+
+    def increment(self, amount):
+        MetricFamily.values[self.key] += amount
+
+
 def install():
     """For modules that import it by name."""
     module = ModuleType(NAME)
-    for thing in (Tensor, TritonError, InferenceResponse, InferenceRequest, Logger):
+    for thing in (Tensor, TritonError, InferenceResponse, InferenceRequest, Logger, MetricFamily):
         setattr(module, thing.__name__, thing)
     module.PreferredMemory = lambda kind, number: (kind, number)
     module.TRITONSERVER_MEMORY_CPU = 0

@@ -48,6 +48,7 @@ class ImagePipeline(Pipeline):
         canvas = lay_out(geometry, size) if is_tiled and max(geometry.height, geometry.width) > size else None
         if canvas:
             check_tiles(canvas, len(prompts), int(self.parameters["max_tile_pixels"]))
+        calls.work.n_slices, calls.work.n_prompts = len(canvas.places) if canvas else 1, len(prompts)
         known |= tokenized | {"geometry": canvas.geometry if canvas else geometry}
         progress = Progress(prompts, len(canvas.places) if canvas else 1, calls.tell) if calls.tell else None
         known |= await call("text_model", TEXT, "input_ids", "attention_mask")

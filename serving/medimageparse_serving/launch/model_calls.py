@@ -1,7 +1,7 @@
 """Which models call which, as their config.pbtxt say."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medimageparse_contract.models import PUBLIC_MODELS, STREAMS
@@ -35,3 +35,9 @@ def reachable_models(repository: Path, models: list[str]) -> list[str]:
             found.append(model)
             queue += called_models(config.read_text())
     return found
+
+
+def own_models(repository: Path, models: Sequence[str]) -> dict[str, set[str]]:
+    """Each model with those that it calls and none of the others does."""
+    reached = {model: set(reachable_models(repository, [model])) for model in models}
+    return {model: reached[model].difference(*(reached[m] for m in models if m != model)) for model in models}

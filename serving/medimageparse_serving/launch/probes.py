@@ -8,6 +8,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from medimageparse_serving.launch import service_metrics
 from medimageparse_serving.launch.launch_errors import ServeError
 
 States = Callable[[], dict[str, tuple[bool, str]]]
@@ -25,9 +26,9 @@ class ProbeServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128  # a connection that finds the queue full comes back a second later
 
-    def __init__(self, host: str, port: int, states: States) -> None:
-        """states: path of a probe -> whether the answer is yes, and words."""
-        self.states = states
+    def __init__(self, host: str, port: int, states: States, metrics: Callable[[], str]) -> None:
+        """states: path of a probe -> whether the answer is yes, and words; metrics: what Prometheus is told."""
+        self.states, self.metrics = states, metrics
         self.connections: dict[socket.socket, float] = {}  # -> when it must have ended
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -71,11 +72,17 @@ class ProbeHandler(BaseHTTPRequestHandler):
     timeout = DEADLINE_S
 
     def do_GET(self) -> None:
-        yes, words = self.server.states().get(self.path, (False, "ask for /startup, /ready or /live"))
-        self.send_response(200 if yes else 503)
-        self.send_header("Content-Type", "text/plain")
+        if self.path == service_metrics.PATH:
+            self.answer(200, service_metrics.CONTENT_TYPE, self.server.metrics())
+            return
+        yes, words = self.server.states().get(self.path, (False, "ask for /startup, /ready, /live or /metrics"))
+        self.answer(200 if yes else 503, "text/plain", f"{words}\n")
+
+    def answer(self, status: int, content_type: str, text: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
         self.end_headers()
-        self.wfile.write(f"{words}\n".encode())
+        self.wfile.write(text.encode())
 
     def log_message(self, *_: object) -> None:
         """Says nothing: a probe comes every few seconds."""

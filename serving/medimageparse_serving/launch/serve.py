@@ -12,6 +12,7 @@ from typing import Any
 
 from medimageparse_contract import standard_files
 from medimageparse_contract.models import PUBLIC_MODELS
+from medimageparse_contract.version import VERSION
 
 from medimageparse_serving.launch.addresses import LOOPBACK, choose_ports, free_port, numeric
 from medimageparse_serving.launch.built_files import BUILT_FILES, has_bf16
@@ -20,6 +21,7 @@ from medimageparse_serving.launch.launch_errors import ServeError
 from medimageparse_serving.launch.leftovers import SHM, Scratch
 from medimageparse_serving.launch.manifests import check_manifests
 from medimageparse_serving.launch.server_log import say
+from medimageparse_serving.launch.service_metrics import ServiceMetrics, checkpoints
 from medimageparse_serving.launch.supervise import Supervisor
 from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.triton_flags import shm_growth_bytes
@@ -146,13 +148,17 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
     served = [model for model in PUBLIC_MODELS if model in server.models]
     times = (options.canary_interval, options.canary_timeout)
     gateway = gateway_of(options, server)
-    with Supervisor(server, served, options.probe_port, *times, gateway=gateway) as supervisor:
+    served_checkpoints = checkpoints(server.repository, served)
+    metrics = ServiceMetrics(server.runtime, served_checkpoints)
+    with Supervisor(server, served, metrics, options.probe_port, *times, gateway=gateway) as supervisor:
         addresses = f"http {server.http_url}, grpc {server.grpc_url}, metrics {server.metrics_url}"
         if gateway:
             addresses = f"gateway {gateway.url}, {addresses}"
         with contextlib.suppress(OSError):  # nobody reads it any more
             print(f"ready: {addresses}, probes {supervisor.probe_url}")
-            print(f"runtime {server.runtime}, models {', '.join(server.models)}; Ctrl-C stops it", flush=True)
+            print(f"version {VERSION}, runtime {server.runtime}, models {', '.join(server.models)}")
+            told = (f"{model} {checkpoint}" for model, checkpoint in served_checkpoints.items())
+            print(f"checkpoints (SHA-256): {', '.join(told)}; Ctrl-C stops it", flush=True)
         supervisor.watch()
 
 

@@ -11,17 +11,17 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import NoReturn
 
 from medimageparse_serving.launch import canary
 from medimageparse_serving.launch.addresses import address_of, open_local
 from medimageparse_serving.launch.gateway_process import GatewayProcess
 from medimageparse_serving.launch.launch_errors import KilledError, ServeError
-from medimageparse_serving.launch.model_calls import reachable_models
+from medimageparse_serving.launch.model_calls import own_models
 from medimageparse_serving.launch.probes import ProbeServer
 from medimageparse_serving.launch.server_log import say
 from medimageparse_serving.launch.server_processes import adopt_orphans, children, collect_orphans, is_running
+from medimageparse_serving.launch.service_metrics import ServiceMetrics
 from medimageparse_serving.launch.triton_server import TritonServer
 
 TICK_S = 0.1
@@ -38,12 +38,6 @@ def pause_s(n_recent: int) -> int:
     return min(2 ** (n_recent - 1), LONGEST_PAUSE_S) if n_recent else 0
 
 
-def own_models(repository: Path, models: Sequence[str]) -> dict[str, set[str]]:
-    """Each model with those that it calls and none of the others does."""
-    reached = {model: set(reachable_models(repository, [model])) for model in models}
-    return {model: reached[model].difference(*(reached[m] for m in models if m != model)) for model in models}
-
-
 class Supervisor:
     """A server that is watched: `with Supervisor(server, models) as supervisor: supervisor.watch()`.
 
@@ -55,6 +49,7 @@ class Supervisor:
         self,
         server: TritonServer,
         models: Sequence[str],
+        metrics: ServiceMetrics,
         probe_port: int = 0,
         interval_s: float = 5,
         patience_s: float = 60,
@@ -64,7 +59,7 @@ class Supervisor:
 
         The gateway, if there is one, listens once the server has warmed up, and is kept running beside it.
         """
-        self.server, self.models, self.gateway = server, models, gateway
+        self.server, self.models, self.metrics, self.gateway = server, models, metrics, gateway
         self.interval_s, self.patience_s = interval_s, patience_s
         self.own_models = own_models(server.repository, models)
         self.expected: dict[str, str] = {}
@@ -73,7 +68,7 @@ class Supervisor:
         self.last_sign, self.longest_silence_s = time.monotonic(), 2 * server.ready_timeout_s + LONGEST_PAUSE_S
         self.restarts: deque[float] = deque(maxlen=10)
         self.pool = ThreadPoolExecutor(1)
-        self.probe = ProbeServer(server.hosts["grpc"], probe_port, self.states)
+        self.probe = ProbeServer(server.hosts["grpc"], probe_port, self.states, self.tell_prometheus)
         self.probe_url = f"http://{address_of(server.hosts['grpc'], self.probe.server_port)}"
 
     def __enter__(self) -> "Supervisor":
@@ -121,6 +116,9 @@ class Supervisor:
             "/live": (silence < self.longest_silence_s, f"last sign of life {silence:.0f} s ago"),
         }
 
+    def tell_prometheus(self) -> str:
+        return self.metrics.text(is_ready=self.states()["/ready"][0])
+
     def _start(self) -> None:
         """A server whose canary was segmented, and the same as ever; ServeError if there is none."""
         self.last_sign = time.monotonic()
@@ -149,6 +147,7 @@ class Supervisor:
                     raise kind(f"{model} does not segment the canary: {error}") from None
                 if self.expected.setdefault(model, found) != found:
                     raise ServeError(f"{model} does not segment the canary as it did before: its answers are not sure")
+                self.metrics.canary_is_right(model, time.monotonic() - began_round)
             self.canary_s = min(self.canary_s, time.monotonic() - began_round)
             if time.monotonic() - began > WARM_UP_S:
                 break
@@ -163,6 +162,7 @@ class Supervisor:
                 self.server.stop(at_once=True)
                 time.sleep(pause)
                 self.restarts.append(time.monotonic())
+                self.metrics.count_restart()
                 self._start()
                 return
             except KilledError as error:
@@ -210,8 +210,10 @@ class Supervisor:
     def _check_canaries(self) -> str:
         """What is wrong with a model's answers, twice in a row; nothing if they are right or the server is busy."""
         for model in self.models:
-            if self._ask(model) and (problem := self._ask(model)):
-                return f"{model}: {problem}"
+            if self._ask(model):
+                self.metrics.canary_is_wrong(model)
+                if problem := self._ask(model):
+                    return f"{model}: {problem}"
         return ""
 
     def _ask(self, model: str) -> str:
@@ -230,7 +232,10 @@ class Supervisor:
             except canary.CanaryError as error:
                 return f"no right answer to the canary: {error}"
             else:
-                return "" if found == self.expected[model] else "the canary was segmented wrong"
+                if found != self.expected[model]:
+                    return "the canary was segmented wrong"
+                self.metrics.canary_is_right(model, self.patience_s - (deadline - time.monotonic()))
+                return ""
 
     def _count_computations(self, model: str) -> dict[str, int]:
         """How often the model, and each that only it calls, has finished one."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.triton import inner_key
+from medimageparse_serving.triton.counts import ANSWERED, CANCELLED, Counts, Work
 from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
@@ -33,12 +34,13 @@ class RequestEnded(Exception):
 class Calls:
     """The calls of one request, how long each model took, and whom to tell of progress."""
 
-    def __init__(
-        self, models: dict[str, str], check: Callable[[], None], tell: Tell | None = None, is_fresh: bool = False
-    ) -> None:
-        """`check` raises RequestEnded where the request is not to go on; fresh calls are computed, not remembered."""
-        self.models, self.check, self.tell = models, check, tell
-        self.sent_along = inner_key.parameters(is_fresh)
+    def __init__(self, models: dict[str, str], check: Callable[[], None], work: Work, tell: Tell | None = None) -> None:
+        """`check` raises RequestEnded where the request is not to go on; a canary's calls are computed, not remembered.
+
+        Who calls writes into `work` how much there is of it.
+        """
+        self.models, self.check, self.work, self.tell = models, check, work, tell
+        self.sent_along = inner_key.parameters(work.is_canary)
         self.start_ns = time.monotonic_ns()
         self.took_ns: dict[str, int] = {}
         self.ended_ns: dict[str, int] = {}
@@ -82,7 +84,9 @@ def read_response(response: Any, model: str) -> Arrays:
         raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
     outputs = {tensor.name(): held(tensor.as_numpy(), response) for tensor in response.output_tensors()}
     if "refusal" in outputs:
-        raise Refused(outputs["refusal"].item().decode())
+        refusal = Refused(outputs["refusal"].item().decode())
+        refusal.step = model
+        raise refusal
     return outputs
 
 
@@ -127,6 +131,8 @@ class Pipeline:
         self.parameters = read_parameters(args)
         self.max_seconds = int(self.parameters["max_seconds"])
         model = Path(args["model_repository"])
+        steps = {value for name, value in self.parameters.items() if name.endswith("_model")}
+        self.counts = Counts(model.name, sorted(steps))
         folder = model.with_name(self.networks_of or model.name) / args["model_version"]
         self.runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME", "")  # the launcher sets it
         self.networks = json.loads((folder / "networks.json").read_text()) | {"runtime": self.runtime or None}
@@ -141,12 +147,24 @@ class Pipeline:
     async def respond(self, request: Any, tell: Tell | None = None) -> Any:
         if inner_key.is_warming_up() and not inner_key.is_ours(request):
             return self.failed(inner_key.WARMING_UP, pb_utils.TritonError.UNAVAILABLE)
+        work = Work()
+        response = await self.answer_or_error(request, tell, work)
+        self.counts.add(work)
+        return response
+
+    async def answer_or_error(self, request: Any, tell: Tell | None, work: Work) -> Any:
         try:
-            return pb_utils.InferenceResponse(await self.tensors_of(request, tell))
+            response = pb_utils.InferenceResponse(await self.tensors_of(request, tell, work))
+            work.outcome = ANSWERED
+            return response
         except Refused as refusal:
+            work.refuse(refusal.step)
             return self.failed(str(refusal), pb_utils.TritonError.INVALID_ARG)
         except RequestEnded as error:
-            return self.failed(*error.args)
+            sentence, code = error.args
+            if code == pb_utils.TritonError.CANCELLED:
+                work.outcome = CANCELLED
+            return self.failed(sentence, code)
         except Exception as error:
             pb_utils.Logger.log_error(place_of(error))
             return self.failed("the request failed; the server's log says why", pb_utils.TritonError.INTERNAL)
@@ -154,9 +172,9 @@ class Pipeline:
     def failed(self, sentence: str, code: Any) -> Any:
         return pb_utils.InferenceResponse(error=pb_utils.TritonError(sentence, code))
 
-    async def tensors_of(self, request: Any, tell: Tell | None) -> list[Any]:
-        inputs, is_fresh = Inputs(request), inner_key.is_from_launcher(request)
-        calls = Calls(self.parameters, watch(request, self.max_seconds), tell, is_fresh)
+    async def tensors_of(self, request: Any, tell: Tell | None, work: Work) -> list[Any]:
+        inputs, work.is_canary = Inputs(request), inner_key.is_from_launcher(request)
+        calls = Calls(self.parameters, watch(request, self.max_seconds), work, tell)
         for name in self.required:
             if name not in inputs:
                 raise Refused(f"{name} is missing; every request needs it")

@@ -43,6 +43,7 @@ class VolumePipeline(Pipeline):
         known |= {name: np.concatenate([tokens[name] for tokens in tokenized]) for name in ("prompts", "truncated")}
         [volume] = volumes.values()
         prompts = [prompt.decode() for tokens in tokenized for prompt in tokens["prompts"]]
+        calls.work.n_slices, calls.work.n_prompts = len(volume), len(prompts)
         check_work(len(volume), len(prompts) * wishes.n_draws, self.max_slice_prompts)
         wishes.check(len(prompts), volume.shape, self.max_draw_prompts, self.max_map_bytes)
         if len(texts) > 1:

@@ -12,7 +12,7 @@ from medimageparse_serving.launch.probes import MAX_CONNECTIONS, ProbeServer
 
 @pytest.fixture
 def server():
-    server = ProbeServer("127.0.0.1", 0, lambda: {"/ready": (True, "ready")})
+    server = ProbeServer("127.0.0.1", 0, lambda: {"/ready": (True, "ready")}, lambda: "a_metric 1\n")
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import socket
 import threading
 import urllib.error
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from medimageparse_serving.launch import canary, supervise
 from medimageparse_serving.launch.serve import REPOSITORY
+from medimageparse_serving.launch.service_metrics import ServiceMetrics
 from medimageparse_serving.launch.supervise import Supervisor, pause_s
 from medimageparse_serving.launch.triton_installation import ServeError
 
@@ -102,7 +104,7 @@ def supervisor(server, monkeypatch):
     monkeypatch.setattr(supervise, "CANARY_SHARE", 0)
     monkeypatch.setattr(supervise, "ENDING_S", 0)
     monkeypatch.setattr(supervise, "pause_s", lambda n_recent: 0)
-    return Supervisor(server, [MODEL], interval_s=0, patience_s=0.5)
+    return Supervisor(server, [MODEL], ServiceMetrics("cpu", {MODEL: "0123456789ab"}), interval_s=0, patience_s=0.5)
 
 
 def probe(supervisor, path):
@@ -242,4 +244,24 @@ def test_a_taken_probe_port_is_refused(server):
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(ServeError, match="cannot be used for the probes: Address already in use"):
-            Supervisor(server, [MODEL], other.getsockname()[1])
+            Supervisor(server, [MODEL], ServiceMetrics("cpu", {}), other.getsockname()[1])
+
+
+def test_prometheus_is_told_of_restarts_and_canaries(server, supervisor):
+    def told(name):
+        with urllib.request.urlopen(supervisor.probe_url + "/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        return float(next(line.split()[1] for line in text.splitlines() if re.match(rf"{name}[ {{]", line)))
+
+    with supervisor:
+        assert told("medimageparse_ready") == 1
+        began = told("medimageparse_canary_right_timestamp_seconds")
+        assert supervisor._check_canaries() == ""
+        assert told("medimageparse_canary_right_timestamp_seconds") > began
+        server.answers = 500
+        assert supervisor._check_canaries()
+        assert told("medimageparse_canary_wrong_total") == 1
+        server.answers, supervisor.problem = 1, "restarting"
+        assert told("medimageparse_ready") == 0
+        supervisor._restart()
+        assert (told("medimageparse_restarts_total"), told("medimageparse_ready")) == (1, 1)
