@@ -99,7 +99,7 @@ WRONG_OPTIONS = {
     "empty preset": {"text": None, "preset": b""},
     "one of two presets unknown": {"text": None, "preset": b"ct-abdomen & " + SECRET.encode()},
     "preset not UTF-8": {"text": None, "preset": b"\xff" + SECRET.encode()},
-    "masks of several passes": {"text": None, "preset": SEVERAL_PASSES, "output": b"masks"},
+    "draws of several passes": {"text": None, "preset": SEVERAL_PASSES, "draws": np.array([2], np.int32)},
     "instances of several draws": {"draws": np.array([2], np.int32), "instances": np.array([True])},
 }
 WRONG_TENSORS = {

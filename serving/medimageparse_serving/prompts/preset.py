@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from medimageparse_contract.catalogue import Structure, presets, rows_of_presets
+from medimageparse_contract.catalogue import Structure, rows_of_presets
 
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.triton.tensors import Inputs
@@ -21,7 +21,10 @@ def read_preset(inputs: Inputs) -> tuple[Structure, ...]:
         raise Refused("text and preset both say what to look for; send one of them")
     rows = rows_of_presets(inputs.item("preset")[:LONGEST].decode(errors="replace"), "3d")
     if not rows:
-        raise Refused(f"preset is unknown; send one of {', '.join(presets('3d'))}, or several separated by &")
+        raise Refused(
+            "preset is unknown; send one such as ct-abdomen, or several separated by &; the command medimageparse "
+            "structures lists them"
+        )
     return rows
 
 

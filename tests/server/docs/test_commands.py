@@ -132,7 +132,7 @@ def test_the_rows_of_the_demo_are_those_of_the_readme(run):
             assert shown == told or float(shown) == pytest.approx(float(told), rel=0.02, abs=0.02)
 
 
-WHEN_ASKED = {"draws", "instances"}  # options of their own names put these into the report
+WHEN_ASKED = {"draws", "instances", "id", "type"}  # options of their own names put these into the report
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def demo(tmp_path_factory, weights):
 def test_the_demo_writes_for_volume_and_image_masks_picture_and_report(demo):
     out, run = demo
     assert run.returncode == 0, run.stderr
-    of_volume = ["ct.nii.gz", "masks.nii.gz", "masks.png", "report.json"]
+    of_volume = ["ct.nii.gz", "everything.nii.gz", "masks.nii.gz", "masks.png", "report.json"]
     of_image = ["xray.png", "xray_masks.png", "xray_overlay.png", "xray_report.json"]
     assert sorted(path.name for path in out.iterdir()) == of_volume + of_image
     with Image.open(out / "xray.png") as image, Image.open(out / "xray_masks.png") as label_map:

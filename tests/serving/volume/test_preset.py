@@ -73,7 +73,7 @@ def test_more_structures_than_compete_go_in_passes_and_the_first_has_its_voxels(
     [
         ({}, "neither text nor preset"),
         ({"text": "liver", "preset": "ct-abdomen"}, "send one of them"),
-        ({"preset": "liver"}, "preset is unknown; send one of ct-lesions-abdomen, ct-abdomen"),
+        ({"preset": "liver"}, "preset is unknown; send one such as ct-abdomen"),
         ({"preset": ""}, "preset is unknown"),
         ({"preset": "ct-abdomen & liver"}, "preset is unknown"),
         ({"preset": SEVERAL_PASSES, "draws": 2}, "send fewer"),
