@@ -1,17 +1,24 @@
 """What Prometheus reads from a running service: each request counts by how it ended, and canaries apart."""
 
+import json
 import re
+import shutil
+import subprocess
 import urllib.request
 from types import SimpleNamespace
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import tritonclient.grpc
 from helpers.inference import IMAGE_OUTPUTS, OUTPUTS, streaming, tensors_of
+from helpers.places import ROOT
 from helpers.running_server import serving, wait_until
 from medimageparse_contract.models import MODEL_2D, MODEL_3D, STREAMS
+from medimageparse_serving.launch.addresses import free_port, open_local
 from medimageparse_serving.launch.service_metrics import FAMILIES
 from tritonclient.utils import InferenceServerException
 
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 OUTCOMES = ("answered", "refused", "failed", "cancelled")
 TEXT = b"liver & spleen"
 SLICES = {MODEL_3D: 5, MODEL_2D: 1}  # of what is sent
@@ -108,3 +115,47 @@ def test_the_supervisor_tells_of_itself(service):
     assert (values["medimageparse_ready"], values["medimageparse_restarts_total"]) == (1, 0)
     served = {dict(labels)["model"] for name, labels in found if name == "medimageparse_model_info"}
     assert served == {MODEL_3D, MODEL_2D}
+
+
+@pytest.fixture(scope="module")
+def query(service, grown, tmp_path_factory):
+    """Asks a Prometheus that scrapes the service, by deploy/prometheus's configuration with other addresses."""
+    if not shutil.which("prometheus"):
+        pytest.skip("needs prometheus")
+    folder, port = tmp_path_factory.mktemp("prometheus"), free_port()
+    shutil.copytree(PROMETHEUS, folder, dirs_exist_ok=True)
+    text = (folder / "prometheus.yml").read_text().replace("scrape_interval: 15s", "scrape_interval: 1s")
+    for usual, url in (("8003", service.probes), ("8002", service.metrics)):
+        text = text.replace(f"localhost:{usual}", urlsplit(url).netloc)
+    (folder / "prometheus.yml").write_text(text)
+    words = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+    try:
+        yield lambda path, **parameters: asked(f"http://127.0.0.1:{port}/api/v1/{path}?{urlencode(parameters)}")
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def asked(url):
+    """What Prometheus answers; None while it starts."""
+    try:
+        with open_local(url, timeout=30) as answer:
+            return json.load(answer)["data"]
+    except OSError:
+        return None
+
+
+def test_every_query_of_the_dashboard_finds_something(query):
+    """In a Prometheus that scrapes this service; there is no GPU here."""
+    dashboard = json.loads((PROMETHEUS / "dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    for expression in (text for text in queries if "nv_gpu_" not in text):
+        wait_until(lambda expression=expression: (query("query", query=expression) or {}).get("result"))
+
+
+def test_prometheus_has_the_alerts_and_none_rings(query):
+    """All parts of the rules are known to a real server: none is unhealthy."""
+    wait_until(lambda: query("rules") and all(r["health"] == "ok" for r in query("rules")["groups"][0]["rules"]))
+    assert [alert for alert in query("alerts")["alerts"] if alert["state"] == "firing"] == []
