@@ -1,6 +1,6 @@
 """Segment medical images and volumes from text prompts on a Triton Inference Server."""
 
-from medimageparse_client.client import Client, Health
+from medimageparse_client.client import Client
 from medimageparse_client.errors import (
     AccessDenied,
     InvalidImage,
@@ -13,6 +13,7 @@ from medimageparse_client.errors import (
     ServerUnavailable,
     UnknownPrompt,
 )
+from medimageparse_client.health import Health
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
 

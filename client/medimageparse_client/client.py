@@ -1,7 +1,6 @@
 """One connection to a Triton server that serves MedImageParse."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,13 +12,14 @@ from medimageparse_contract.image_types import ImageType
 from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS
 from medimageparse_contract.options import Intensity, Maps, Orientation
 
-from medimageparse_client.connection import Connection
+from medimageparse_client.connection import Connection, Inputs
 from medimageparse_client.errors import InvalidRequest, MedImageParseError
 from medimageparse_client.formats.nifti import Volume, encode_volume
 from medimageparse_client.formats.picture import AnyImage, encode_image, encode_volume_slice
 from medimageparse_client.formats.series_input import open_series
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
+from medimageparse_client.health import Health
 from medimageparse_client.inputs import (
     SliceAxis,
     check_prompts,
@@ -29,35 +29,14 @@ from medimageparse_client.inputs import (
     encode_sought,
 )
 from medimageparse_client.progress import Progress, ask
+from medimageparse_client.repeat import RETRIES, RETRY_FOR_S, Repeat
+from medimageparse_client.results.answer import Answer
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.results.segmentation import Segmentation, decode_answer, of_series
 from medimageparse_client.urls import Protocol
 
 OUTPUTS_3D = ("nifti_file", "scores", "report")
 OUTPUTS_2D = ("image_features", "text_features", "report")
-
-
-@dataclass(frozen=True)
-class Health:
-    """What a server says of itself.
-
-    is_live: the server answers
-    models: medimageparse_3d (volumes) and medimageparse (images) -> whether it has loaded it and takes requests
-    server: its name and version
-    problem: why it is not live, or which model did not segment a canary
-    error: the same as the error that a request would have raised
-    """
-
-    is_live: bool
-    models: dict[str, bool]
-    server: str = ""
-    problem: str = ""
-    error: MedImageParseError | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether a model takes requests now, and none has failed; a server may serve only one of them."""
-        return self.is_live and any(self.models.values()) and not self.problem
 
 
 class Client:
@@ -71,6 +50,8 @@ class Client:
     ca: PEM file of the authority that signed the server's certificate; left out, the well-known ones are trusted
     certificate, certificate_key: PEM files that show a server with mutual TLS who you are
     api_key: what a proxy before the server asks for (deploy/ has one)
+    retries, retry_for_s: how often a request is sent again at most where the server could not be reached, restarts or
+        is full, and the seconds between its tries, all together, which `timeout_s` bounds too; 0 raises at once
     """
 
     def __init__(
@@ -83,7 +64,10 @@ class Client:
         certificate: str | Path | None = None,
         certificate_key: str | Path | None = None,
         api_key: str | None = None,
+        retries: int = RETRIES,
+        retry_for_s: float = RETRY_FOR_S,
     ) -> None:
+        self._repeat = Repeat(retries, retry_for_s)
         self._connection = Connection(
             url,
             protocol,
@@ -105,6 +89,7 @@ class Client:
 
     def close(self) -> None:
         """Ends the connection; over gRPC, a request of another thread is cancelled."""
+        self._repeat.stop()
         self._connection.close()
 
     def segment(
@@ -161,7 +146,7 @@ class Client:
         inputs = {"image": data, **sought, **options}
         wanted = [*([maps] if maps else []), *["instances"] * instances, *["uncertainty"] * (draws > 1)]
         outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
-        answer, progress = ask(self._connection, MODEL_3D, inputs, outputs, progress)
+        answer, progress = self._ask(MODEL_3D, inputs, outputs, progress)
         result = decode_answer(check_prompts(prompts) if prompts is not None else None, data, answer, wanted)
         if progress:
             n_slices = result.scores.shape[1]
@@ -213,13 +198,21 @@ class Client:
         text = {} if prompts is None else {"text": encode_prompts(prompts)}
         options = encode_image_options(image_type, joint, p_value_threshold, tile)
         inputs = {"image": encoded.data, **text, **options}
-        answer, progress = ask(self._connection, MODEL_2D, inputs, OUTPUTS_2D, progress)
+        answer, progress = self._ask(MODEL_2D, inputs, OUTPUTS_2D, progress)
         result = decode_image_answer(prompts, encoded, answer)
         if progress:
             facts = result.facts
             found = tuple(prompt.text for prompt in facts.prompts if prompt.present)
             progress(facts.image.tiles, facts.image.tiles, found)
         return result
+
+    def _ask(
+        self, model: str, inputs: Inputs, outputs: Sequence[str], progress: Progress | None
+    ) -> tuple[Answer, Progress | None]:
+        """The answer, and whom the end is still to be told; asked again while the server is away."""
+        return self._repeat.ask(
+            lambda left_s: ask(self._connection, model, inputs, outputs, progress, left_s), self.timeout_s
+        )
 
     def health(self, *, canary: bool = False) -> Health:
         """Whether the server lives and which models it has loaded; never raises if it cannot be reached.
@@ -242,7 +235,8 @@ class Client:
     def _find_problem(self, model: str) -> tuple[str, str]:
         """The model, and what is wrong with its answers to the canary; nothing if they are right."""
         try:
-            first, second = (self._segment_canary(model) for _ in range(2))
+            with self._repeat.once():
+                first, second = (self._segment_canary(model) for _ in range(2))
         except MedImageParseError as error:
             return model, str(error)
         return model, "" if np.array_equal(first, second) else "two answers to one request differ"

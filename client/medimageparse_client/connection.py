@@ -23,6 +23,7 @@ from medimageparse_client.urls import Protocol, is_this_machine, split_url
 # milliseconds. Firewalls and load balancers forget a silent connection after four minutes, some after one
 PING_EVERY, PING_ANSWER = 30_000, 60_000
 ONLY_UNCOMPRESSED = 1  # the bit of "identity" among gRPC's compressions
+RECONNECT_MS = 1000  # gRPC's own is two minutes: so long after a restart nobody would be answered
 # what an input of a model is made of -> its type there, and numpy's
 TENSOR_TYPES: dict[type, tuple[str, Any]] = {
     bytes: ("BYTES", np.object_),
@@ -84,8 +85,6 @@ class Connection:
             )
         else:
             self._server = HttpServer(self.url, connection_timeout=timeout_s, network_timeout=timeout_s, **tls)
-        # the server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out
-        self._patience_us = math.ceil(timeout_s * 1e6)
         self._is_closed = self._is_streaming = False
 
     def close(self) -> None:
@@ -94,47 +93,53 @@ class Connection:
             self._server.stop_stream(cancel_requests=True)  # else `close` waits for its end
         self._server.close()
 
-    def infer(self, model: str, inputs: Inputs, outputs: Sequence[str]) -> Answer:
-        """The named outputs of a model; each input is one element."""
+    def infer(self, model: str, inputs: Inputs, outputs: Sequence[str], limit_s: float) -> Answer:
+        """The named outputs of a model, in at most so many seconds; each input is one element."""
         tensors, wanted = self._tensors_of(inputs), self._wanted(outputs)
         with self._errors_translated():
-            answer = self._server.infer(model, tensors, outputs=wanted, timeout=self._patience_us, **self._options)
+            answer = self._server.infer(model, tensors, outputs=wanted, **self._options | self._limits(limit_s))
             return Answer({name: answer.as_numpy(name) for name in outputs})
 
-    def stream(self, model: str, inputs: Inputs, outputs: Sequence[str]) -> Generator[Answer, None, None]:
+    def stream(
+        self, model: str, inputs: Inputs, outputs: Sequence[str], limit_s: float
+    ) -> Generator[Answer, None, None]:
         """The responses of a decoupled model, over gRPC: some with `progress` alone, then one with the named outputs.
 
         Closing the iterator before its end cancels the request.
         """
         tensors, wanted = self._tensors_of(inputs), self._wanted([PROGRESS, *outputs])
         came: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
-        headers = self._options.get("headers", {})
-        is_last = False
+        headers, is_last = self._options.get("headers", {}), False
         with self._errors_translated():
             self._server.start_stream(
-                lambda result, error: came.put((result, error)), stream_timeout=self.timeout_s, headers=headers
+                lambda result, error: came.put((result, error)), stream_timeout=limit_s, headers=headers
             )
         self._is_streaming = True
         try:
             with self._errors_translated():
-                self._server.async_stream_infer(model, tensors, outputs=wanted, timeout=self._patience_us)
+                self._server.async_stream_infer(model, tensors, outputs=wanted, timeout=self._limits(limit_s)["timeout"])
             while not is_last:
                 with self._translated():  # another thread may have closed the client, and so ended the stream
-                    answer = self._next(came)
+                    answer = self._next(came, limit_s)
                 is_last = PROGRESS not in answer
                 yield answer
         finally:
             self._is_streaming = False
             self._server.stop_stream(cancel_requests=not is_last)
 
-    def _next(self, came: "queue.SimpleQueue[tuple[Any, Exception | None]]") -> Answer:
+    def _next(self, came: "queue.SimpleQueue[tuple[Any, Exception | None]]", limit_s: float) -> Answer:
         try:
-            result, error = came.get(timeout=self.timeout_s)
+            result, error = came.get(timeout=limit_s)
         except queue.Empty:  # a stream that ended without an answer, or an error, says nothing
             raise TimeoutError from None
         if error:
             raise with_code(error)
         return Answer({output.name: result.as_numpy(output.name) for output in result.get_response().outputs})
+
+    def _limits(self, limit_s: float) -> dict[str, Any]:
+        """The server stops within a window of slices: over gRPC once the call ends, over HTTP at this time-out."""
+        of_call = {"client_timeout": limit_s} if self.protocol == "grpc" else {}
+        return {"timeout": math.ceil(limit_s * 1e6), **of_call}  # microseconds
 
     def _tensors_of(self, inputs: Inputs) -> list[Any]:
         tensors = []
@@ -191,5 +196,6 @@ def channel_options(url: str) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", PING_ANSWER),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),  # no limit
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
         ("grpc.enable_http_proxy", int(not is_this_machine(url))),
     ]

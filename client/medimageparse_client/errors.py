@@ -106,7 +106,7 @@ NOT_TRITONS = "an exception occurred in the client while decoding the response"
 ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )*(\[request id: [^]]*\] )?")
 # Triton's words
 QUEUE_FULL, WAITED_TOO_LONG = "Exceeds maximum queue size", "Request timeout expired"
-STEP_DIED = re.compile("Stub process .* is not healthy")
+STEP_DIED = re.compile("Stub process .*is not healthy")
 
 
 @contextmanager

@@ -33,16 +33,21 @@ class ImageTold:
 
 
 def ask(
-    connection: Connection, model: str, inputs: Inputs, outputs: Sequence[str], progress: Progress | None
+    connection: Connection,
+    model: str,
+    inputs: Inputs,
+    outputs: Sequence[str],
+    progress: Progress | None,
+    limit_s: float,
 ) -> tuple[Answer, Progress | None]:
-    """The answer, and whom the end is still to be told: nobody, where the model's stream has told of all.
+    """The answer, in at most so many seconds, and whom the end is still to be told: nobody, where the model's stream has told of all.
 
     Over HTTP there is no stream, and a server may lack it. What `progress` raises ends the request.
     """
     stream = STREAMS[model]
     if progress is None or connection.protocol != "grpc" or not connection.is_ready(stream):
-        return connection.infer(model, inputs, outputs), progress
-    with closing(connection.stream(stream, inputs, outputs)) as answers:
+        return connection.infer(model, inputs, outputs, limit_s), progress
+    with closing(connection.stream(stream, inputs, outputs, limit_s)) as answers:
         for answer in answers:
             if PROGRESS in answer:
                 progress(*words_of(answer, model))

@@ -26,7 +26,6 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 SERVICE = "/inference.GRPCInferenceService/"
 # before each raw content: the number of its field, and that a length follows
 RAW_CONTENT = bytes((service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
-RECONNECT_MS = 1000  # gRPC's own is two minutes: so long after a restart of Triton nobody would be answered
 ASK_S = 5.0  # for whether a model is ready
 KINDS: dict[grpc.StatusCode, Kind] = {
     grpc.StatusCode.INVALID_ARGUMENT: "invalid_argument",
@@ -56,7 +55,7 @@ class Triton:
     @property
     def _channel(self) -> grpc.aio.Channel:
         if self._open is None:
-            options = [*channel_options(self.address), ("grpc.max_reconnect_backoff_ms", RECONNECT_MS)]
+            options = channel_options(self.address)
             self._open = (
                 grpc.aio.secure_channel(self.address, self.credentials, options)
                 if self.credentials

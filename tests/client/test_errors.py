@@ -91,7 +91,7 @@ def listener():
 def test_nobody_there(protocol, listener, volume, affine):
     port = listener.getsockname()[1]
     listener.close()
-    with Client(f"127.0.0.1:{port}", protocol=protocol, timeout_s=5) as client:
+    with Client(f"127.0.0.1:{port}", protocol=protocol, timeout_s=5, retries=0) as client:
         with pytest.raises(ServerUnavailable, match=f"127.0.0.1:{port} is not available"):
             client.segment(volume, "liver", affine=affine)
         assert not client.health().is_live
@@ -122,5 +122,5 @@ def test_not_a_triton_server(protocol, listener, volume, affine):
 
     threading.Thread(target=hang_up, daemon=True).start()
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    with Client(address, protocol=protocol, timeout_s=5) as client, pytest.raises(ServerUnavailable):
+    with Client(address, protocol=protocol, timeout_s=5, retries=0) as client, pytest.raises(ServerUnavailable):
         client.segment(volume, "liver", affine=affine)

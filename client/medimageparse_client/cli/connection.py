@@ -11,7 +11,7 @@ API_KEY = "MEDIMAGEPARSE_API_KEY"  # environment variable; as an option, others 
 
 
 def connect(args: argparse.Namespace, timeout_s: float | None = None) -> Client:
-    """A client; sends nothing yet. OSError names the file that cannot be read."""
+    """A client that asks once; sends nothing yet. OSError names the file that cannot be read."""
     for path in (args.ca, args.certificate, args.certificate_key):
         if path:
             path.open("rb").close()  # the TLS library names none of them
@@ -25,6 +25,7 @@ def connect(args: argparse.Namespace, timeout_s: float | None = None) -> Client:
             certificate=args.certificate,
             certificate_key=args.certificate_key,
             api_key=api_key,
+            retries=0,  # a run waits for the server once, and not each of its requests
         )
     except ValueError as error:
         raise WrongCommandLine(str(error)) from error
