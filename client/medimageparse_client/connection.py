@@ -117,7 +117,9 @@ class Connection:
         self._is_streaming = True
         try:
             with self._errors_translated():
-                self._server.async_stream_infer(model, tensors, outputs=wanted, timeout=self._limits(limit_s)["timeout"])
+                self._server.async_stream_infer(
+                    model, tensors, outputs=wanted, timeout=self._limits(limit_s)["timeout"]
+                )
             while not is_last:
                 with self._translated():  # another thread may have closed the client, and so ended the stream
                     answer = self._next(came, limit_s)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 
-from medimageparse_contract.sentences import TOOK_TOO_LONG
+from medimageparse_contract.sentences import STEP_DIED, TOOK_TOO_LONG
 from tritonclient.utils import InferenceServerException
 
 
@@ -106,7 +106,6 @@ NOT_TRITONS = "an exception occurred in the client while decoding the response"
 ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )*(\[request id: [^]]*\] )?")
 # Triton's words
 QUEUE_FULL, WAITED_TOO_LONG = "Exceeds maximum queue size", "Request timeout expired"
-STEP_DIED = re.compile("Stub process .*is not healthy")
 
 
 @contextmanager

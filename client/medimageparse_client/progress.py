@@ -40,9 +40,9 @@ def ask(
     progress: Progress | None,
     limit_s: float,
 ) -> tuple[Answer, Progress | None]:
-    """The answer, in at most so many seconds, and whom the end is still to be told: nobody, where the model's stream has told of all.
+    """The answer, and whom the end is still to be told: nobody, where the model's stream has told of all.
 
-    Over HTTP there is no stream, and a server may lack it. What `progress` raises ends the request.
+    limit_s: the seconds that it may take. Over HTTP there is no stream, and a server may lack it. What `progress` raises ends the request.
     """
     stream = STREAMS[model]
     if progress is None or connection.protocol != "grpc" or not connection.is_ready(stream):

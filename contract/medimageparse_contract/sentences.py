@@ -3,6 +3,8 @@
 import re
 
 TOOK_TOO_LONG = "the request took longer than this server gives to one"
+# what Triton says of a python step that was killed, also to the request that it worked on
+STEP_DIED = re.compile(r"Stub process .*is not healthy")
 # Errors in a stream have words and no code, and the header that adds one (triton_grpc_error) ends tritonserver 2.51 now
 # and then. So the stream's sentences begin with their code.
 CODED = re.compile(r"(INVALID_ARGUMENT|CANCELLED|UNAVAILABLE|INTERNAL): (.*)", re.DOTALL)

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import grpc
 import numpy as np
 from medimageparse_client.connection import channel_options
-from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, STEP_DIED, WAITED_TOO_LONG
+from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, WAITED_TOO_LONG
 from medimageparse_client.urls import split_url
 from medimageparse_contract.models import PUBLIC_MODELS
-from medimageparse_contract.sentences import TOOK_TOO_LONG, split_code
+from medimageparse_contract.sentences import STEP_DIED, TOOK_TOO_LONG, split_code
 from numpy.typing import NDArray
 from tritonclient.grpc import InferResult, service_pb2
 

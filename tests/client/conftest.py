@@ -1,9 +1,11 @@
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
 import tritonclient.grpc
 from helpers.fake_server import FakeTriton
-from medimageparse_client import connection
+from medimageparse_client import connection, repeat
 from medimageparse_client.cli import gateway
 from tritonclient.utils import InferenceServerException
 
@@ -27,6 +29,7 @@ def triton(monkeypatch):
 
     monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", Triton)
     monkeypatch.setattr(connection, "HttpServer", Triton)
+    monkeypatch.setattr(repeat, "pauses", lambda: itertools.repeat(1e-4))
     monkeypatch.setattr(gateway, "USUAL_PORT", 1)  # nobody listens there
     return Triton
 

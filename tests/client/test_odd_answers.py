@@ -384,7 +384,7 @@ def test_odd_metadata_over_http(http_server, capsys, name):
 @pytest.mark.parametrize("status", [400, 500, 503])
 def test_errors_that_are_no_text(http_server, volume, affine, status, error):
     http_server.answer = (status, json.dumps({"error": error}).encode(), {})
-    with Client(http_server.url) as client, pytest.raises(MedImageParseError) as caught:
+    with Client(http_server.url, retries=0) as client, pytest.raises(MedImageParseError) as caught:
         client.segment(volume, "liver", affine=affine)
     assert ("words" if error == "words" else "no reason given") in str(caught.value)
 

@@ -4,6 +4,7 @@ import logging
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from medimageparse_client import (
     AccessDenied,
@@ -128,29 +129,26 @@ def test_bounds_are_not_negative(wrong):
         Client(**wrong)
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 1e-4)
-    monkeypatch.setattr(retry, "LONGEST_PAUSE_S", 1e-4)
-
-
 def fail_at_first(triton, failures):
-    """The fake server raises the failures, one a request, and then answers."""
-    usual = triton.infer
+    """The fake server raises the failures, one a request, and then answers; gives what is set once they are used up."""
+    usual, is_over = triton.infer, threading.Event()
 
     def infer(self, *arguments, **options):
         answer = usual(self, *arguments, **options)
-        if failures:
-            raise failures.pop(0)
-        return answer
+        if not failures:
+            return answer
+        failure = failures.pop(0)
+        if not failures:
+            is_over.set()
+        raise failure
 
     triton.infer = infer
+    return is_over
 
 
 @pytest.mark.parametrize("failure", [UNAVAILABLE, DIED, InferenceServerException("Exceeds maximum queue size", "503")])
 @pytest.mark.parametrize("progress", [None, lambda *told: None])
 @pytest.mark.parametrize("url", ["grpc://localhost:1", "http://localhost:1"])
-@pytest.mark.usefixtures("impatient")
 def test_segment_comes_through_a_restart(triton, volume, affine, url, progress, failure):
     fail_at_first(triton, [failure, failure])
     with Client(url) as client:
@@ -158,8 +156,8 @@ def test_segment_comes_through_a_restart(triton, volume, affine, url, progress, 
     assert len(triton.requests) == 3
 
 
-@pytest.mark.usefixtures("impatient")
-def test_segment_image_comes_through_a_restart_and_a_mistake_is_sent_once(triton, picture):
+def test_segment_image_comes_through_a_restart_and_a_mistake_is_sent_once(triton):
+    picture = np.full((4, 4, 3), 255, np.uint8)
     fail_at_first(triton, [UNAVAILABLE])
     with Client() as client:
         assert client.segment_image(picture, "left lung").mask("left lung").any()
@@ -177,8 +175,8 @@ def test_health_tells_at_once(triton):
 
 
 def test_closing_the_client_ends_a_wait(triton, volume, affine, monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE_S", 1e5)
-    fail_at_first(triton, [UNAVAILABLE])
+    monkeypatch.setattr(repeat, "pauses", lambda: iter([1e5]))
+    has_failed = fail_at_first(triton, [UNAVAILABLE])
     client, raised = Client(timeout_s=1e6, retry_for_s=1e6), []
 
     def ask():
@@ -188,6 +186,7 @@ def test_closing_the_client_ends_a_wait(triton, volume, affine, monkeypatch):
 
     thread = threading.Thread(target=ask)
     thread.start()
+    assert has_failed.wait(30)
     client.close()
     thread.join(30)
     assert len(raised) == 1

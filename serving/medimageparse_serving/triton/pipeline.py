@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from medimageparse_contract.sentences import TOOK_TOO_LONG
+from medimageparse_contract.sentences import STEP_DIED, TOOK_TOO_LONG
 from numpy.typing import NDArray
 
 from medimageparse_serving.refused import Refused
@@ -80,7 +80,10 @@ class Calls:
 def read_response(response: Any, model: str) -> Arrays:
     """The outputs of a response by name, in its own memory, which stays as long as one of them."""
     if response.has_error():
-        pb_utils.Logger.log_error(f"{model}: {response.error().message().splitlines()[0]}")
+        reason = response.error().message().splitlines()[0]
+        pb_utils.Logger.log_error(f"{model}: {reason}")
+        if STEP_DIED.search(reason):
+            raise RequestEnded(f"{model} died; try again in a few seconds", pb_utils.TritonError.UNAVAILABLE)
         raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
     outputs = {tensor.name(): held(tensor.as_numpy(), response) for tensor in response.output_tensors()}
     if "refusal" in outputs:

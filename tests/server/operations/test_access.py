@@ -186,7 +186,7 @@ def test_mutual_tls(mutual, certificates, image, host):
 @pytest.mark.parametrize("ca", [None, "other_ca"])
 def test_a_server_that_cannot_prove_itself_is_not_trusted(encrypted, certificates, image, ca):
     with (
-        Client(f"grpcs://{encrypted.grpc_url}", timeout_s=10, **of(certificates, ca)) as client,
+        Client(f"grpcs://{encrypted.grpc_url}", timeout_s=10, retries=0, **of(certificates, ca)) as client,
         pytest.raises(ServerUnavailable, match="its authority is not trusted here; name that authority's file as ca"),
     ):
         client.segment_image(image, ["lung"])
@@ -194,7 +194,7 @@ def test_a_server_that_cannot_prove_itself_is_not_trusted(encrypted, certificate
 
 def test_a_client_without_tls_is_told_what_to_write(encrypted, image):
     with (
-        Client(encrypted.grpc_url, timeout_s=10) as client,
+        Client(encrypted.grpc_url, timeout_s=10, retries=0) as client,
         pytest.raises(ServerUnavailable, match="if it speaks TLS, write grpcs://"),
     ):
         client.segment_image(image, ["lung"])
@@ -203,7 +203,7 @@ def test_a_client_without_tls_is_told_what_to_write(encrypted, image):
 def test_tls_to_a_server_without_it(both_models, certificates, image):
     for url in (f"grpcs://{both_models.grpc_url}", f"https://{both_models.http_url}"):
         with (
-            Client(url, timeout_s=10, **of(certificates, "ca")) as client,
+            Client(url, timeout_s=10, retries=0, **of(certificates, "ca")) as client,
             pytest.raises(ServerUnavailable, match="if it speaks TLS"),
         ):
             client.segment_image(image, ["lung"])
@@ -212,7 +212,7 @@ def test_tls_to_a_server_without_it(both_models, certificates, image):
 @pytest.mark.parametrize("certificate", [None, "stranger"])
 def test_a_client_that_cannot_prove_itself_is_not_served(mutual, certificates, image, certificate):
     with (
-        Client(f"grpcs://{mutual}", timeout_s=10, **of(certificates, "ca", certificate)) as client,
+        Client(f"grpcs://{mutual}", timeout_s=10, retries=0, **of(certificates, "ca", certificate)) as client,
         pytest.raises(ServerUnavailable, match="if it wants to know its clients, give a certificate that it trusts"),
     ):
         client.segment_image(image, ["lung"])

@@ -30,6 +30,7 @@ from helpers.running_server import (
 )
 from medimageparse_client import Client, MedImageParseError, ServerError, ServerUnavailable
 from medimageparse_client.cli import main
+from medimageparse_client.repeat import RETRIES
 from medimageparse_serving.launch.addresses import open_local
 from medimageparse_serving.launch.server_processes import children, is_running
 
@@ -46,8 +47,8 @@ def service(tmp_path_factory, both_demos):
 class Load:
     """Requests to both models, one after the other each, until told to stop; keeps what is not as at first."""
 
-    def __init__(self, url, volume):
-        self.url, self.stopped = url, threading.Event()
+    def __init__(self, url, volume, retries=0):
+        self.url, self.retries, self.stopped = url, retries, threading.Event()
         self.right, self.errors, self.wrong = {"volume": 0, "image": 0}, [], 0
         window = volume.slicer[:, :, 1:4]
         picture = np.asarray(window.dataobj)[:, :, 1]
@@ -74,7 +75,7 @@ class Load:
     def run(self, kind):
         while not self.stopped.is_set():
             try:
-                with Client(self.url, timeout_s=PATIENCE_S) as client:
+                with Client(self.url, timeout_s=PATIENCE_S, retries=self.retries) as client:
                     answer = self.requests[kind](client)
             except MedImageParseError as error:
                 self.errors.append(error)
@@ -109,6 +110,19 @@ def test_killed_under_load_it_comes_back_and_answers_nothing_wrong(service, volu
     assert not any(Path(f"/proc/{step}").exists() for step in (triton, *steps))  # no zombies either
     assert regions(prefix) == []
     assert len(triton_of(service)[1]) == len(steps)
+
+
+@pytest.mark.parametrize("victim", ["medimageparse_3d/", "mask_decoder", "tritonserver", "encode_"])
+def test_callers_that_ask_again_see_no_kill(service, volume, victim):
+    """The client's own retries: no error, and every answer right."""
+    with Load(service.grpc, volume, retries=RETRIES) as load:
+        triton, steps, _ = triton_of(service)
+        [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: probe(service, "/ready") == 503)
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+    assert (load.errors, load.wrong) == ([], 0)
 
 
 def test_a_stopped_process_is_noticed(tmp_path, both_demos, volume):

@@ -46,7 +46,7 @@ def ask(narrow, volume, picture):
 
     def ask(model, protocol, timeout_s=300):
         url = narrow.grpc_url if protocol == "grpc" else narrow.http_url
-        with Client(url, protocol=protocol, timeout_s=timeout_s) as client:
+        with Client(url, protocol=protocol, timeout_s=timeout_s, retries=0) as client:
             started = time.monotonic()
             try:
                 segment = client.segment if model == "medimageparse_3d" else client.segment_image

@@ -105,7 +105,10 @@ def proxy(folder, certificates, both_models, gateway):
 @pytest.fixture
 def connect(proxy, certificates):
     def connect(**options):
-        return Client(f"grpcs://{proxy}", **{"ca": certificates / "ca.pem", "api_key": KEY, "timeout_s": 120} | options)
+        return Client(
+            f"grpcs://{proxy}",
+            **{"ca": certificates / "ca.pem", "api_key": KEY, "timeout_s": 120, "retries": 0} | options,
+        )
 
     return connect
 

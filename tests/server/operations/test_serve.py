@@ -136,7 +136,7 @@ def use(url, whole, planted):
 
 
 def error_of(url, image):
-    with Client(url, timeout_s=20) as client:
+    with Client(url, timeout_s=20, retries=0) as client:
         try:
             client.segment(image, ["liver"])
         except MedImageParseError as error:

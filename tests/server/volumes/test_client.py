@@ -74,7 +74,7 @@ def test_a_request_that_takes_too_long_ends_in_time(any_client, volume, answer):
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_no_server_is_said_plainly(volume, protocol):
     url = f"127.0.0.1:{free_port()}"
-    with Client(url, protocol=protocol, timeout_s=20) as nobody:
+    with Client(url, protocol=protocol, timeout_s=20, retries=0) as nobody:
         with pytest.raises(ServerUnavailable, match=rf"^the server at {url} is not available: [^\n]*$"):
             nobody.segment(volume, ["liver"])
         assert not nobody.health().is_live

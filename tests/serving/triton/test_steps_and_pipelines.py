@@ -171,6 +171,16 @@ def test_a_step_that_fails_is_named_and_its_first_line_is_logged(pipeline):
     assert fake_triton.Logger.lines == ["one: stub died"]
 
 
+@pytest.mark.parametrize(
+    "words", ["Stub process is not healthy.", "in ensemble 'segment_window_3d', Stub process 'x_0' is not healthy."]
+)
+def test_a_step_that_was_killed_is_worth_another_try(pipeline, words):
+    failed = fake_triton.InferenceResponse(error=fake_triton.TritonError(words))
+    fake_triton.InferenceRequest.answers["one"] = lambda inputs: failed
+    error = ask(pipeline, wanted=["number"], image=np.array([4])).error()
+    assert (error.message(), error.code) == ("one died; try again in a few seconds", "UNAVAILABLE")
+
+
 def test_a_fault_of_the_pipeline_is_logged_without_words(pipeline):
     def fail(inputs):
         raise KeyError(SECRET)
