@@ -42,7 +42,8 @@ def ask(
 ) -> tuple[Answer, Progress | None]:
     """The answer, and whom the end is still to be told: nobody, where the model's stream has told of all.
 
-    limit_s: the seconds that it may take. Over HTTP there is no stream, and a server may lack it. What `progress` raises ends the request.
+    Over HTTP there is no stream, and a server may lack it. What `progress` raises ends the request, which may take
+    `limit_s` seconds.
     """
     stream = STREAMS[model]
     if progress is None or connection.protocol != "grpc" or not connection.is_ready(stream):

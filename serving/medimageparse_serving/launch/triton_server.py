@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
-from medimageparse_serving.launch import leftovers
+from medimageparse_serving.launch import environments, leftovers
 from medimageparse_serving.launch.addresses import address_of, choose_ports, claim_ports, numeric, open_local
 from medimageparse_serving.launch.built_files import check_built_files, choose_runtime, find_built_models
 from medimageparse_serving.launch.child import as_child
@@ -140,6 +140,7 @@ class TritonServer:
         self.last_lines.clear()
         self.failures: list[str] = []
         leftovers.sweep()
+        environments.sweep_environments()
         try:
             self.claims.enter_context(claim_ports((self.hosts[name], port) for name, port in self.ports.items()))
             scratch = self.claims.enter_context(leftovers.Scratch())
@@ -201,8 +202,7 @@ class TritonServer:
                 time.sleep(0.1)
         ended = "was not ready in time" if self.process.poll() is None else f"ended with code {self.process.returncode}"
         self.stop()  # which also reads the log to its end
-        starved = any(LOCK_GIVEN_UP in line for line in self.last_lines)
-        kind = StarvedError if starved else ServeError
+        kind = StarvedError if any(LOCK_GIVEN_UP in line for line in self.last_lines) else ServeError
         if reason := find_reason(self.failures):
             raise kind(f"tritonserver {ended}: {reason}")
         raise kind(f"tritonserver {ended}; its last lines:\n" + "\n".join(self.last_lines))
