@@ -25,7 +25,7 @@ from medimageparse_gateway.watch import Watch
 
 def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
     """The ASGI application; handlers find `triton`, `settings` and `metrics` in `request.app.state`."""
-    connection, counters = triton or connect(settings.triton, settings.triton_ca), Metrics()
+    connection, counters = triton or connect(settings.triton, settings.triton_ca, settings.retry_for_s), Metrics()
     routes: list[BaseRoute] = [
         Route("/", healthy),
         Route("/ready", ready),

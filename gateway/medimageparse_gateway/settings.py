@@ -54,7 +54,8 @@ class Settings:
     triton: "host:port" of gRPC; with TLS "grpcs://host:port", and `triton_ca` names the authority's PEM file
     max_body_bytes: of one request; max_held_bytes: of all that are being read or worked on
     requests_at_once: of all callers together
-    timeout_s: for the model's answer, queue included; the others: connections.py and bodies.py
+    timeout_s: for the model's answer, queue included; retry_for_s: of it, for a tritonserver that is away
+    the other times: connections.py and bodies.py
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +70,7 @@ class Settings:
     max_connections: int = 1000
     requests_at_once: int = 256
     timeout_s: float = 600.0
+    retry_for_s: float = 20.0
     tls_timeout_s: float = 10.0
     header_timeout_s: float = 20.0
     pause_timeout_s: float = 30.0

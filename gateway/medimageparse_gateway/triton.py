@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferResult, service_pb2
 
 from medimageparse_gateway.errors import Kind, TritonError
+from medimageparse_gateway.repeat import repeated
 
 Value: TypeAlias = bytes | bytearray | str | bool | int | float
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -48,8 +49,11 @@ SENTENCES: dict[Kind, str] = {
 class Triton:
     """One connection to a tritonserver, for one event loop. Opened by the first call."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        self.address, self.credentials = address, credentials
+    def __init__(
+        self, address: str, credentials: grpc.ChannelCredentials | None = None, retry_for_s: float = 0
+    ) -> None:
+        """retry_for_s: seconds that `infer` waits for a server that is away; a stream is not asked again."""
+        self.address, self.credentials, self.retry_for_s = address, credentials, retry_for_s
         self._open: grpc.aio.Channel | None = None
 
     @property
@@ -78,9 +82,14 @@ class Triton:
     ) -> Arrays:
         """The outputs by name. Cancelling the task that awaits this cancels the model's work. Raises TritonError."""
         request = await asyncio.to_thread(encode_request, model, inputs, outputs, timeout_s, request_id)
+
         # bytes in, bytes out: a large message is packed and unpacked in a thread, not on the event loop
-        with errors_translated():
-            answer = await self._channel.unary_unary(SERVICE + "ModelInfer")(request, timeout=timeout_s)
+        async def ask(left_s: float) -> bytes:
+            with errors_translated():
+                answer: bytes = await self._channel.unary_unary(SERVICE + "ModelInfer")(request, timeout=left_s)
+            return answer
+
+        answer = await repeated(ask, timeout_s, self.retry_for_s)
         arrays = await asyncio.to_thread(decode_answer, answer)
         if not arrays.keys() >= set(outputs):
             raise TritonError("internal", SENTENCES["internal"])
@@ -125,13 +134,13 @@ class Triton:
         return any((await self.models_ready()).values())
 
 
-def connect(url: str, ca: str = "") -> Triton:
+def connect(url: str, ca: str = "", retry_for_s: float = 0) -> Triton:
     """For "host:port", or with TLS "grpcs://host:port"; ValueError or OSError say what is wrong."""
     _, address, is_encrypted = split_url(url, "grpc")
     if not is_encrypted:
-        return Triton(address)
+        return Triton(address, retry_for_s=retry_for_s)
     authority = Path(ca).read_bytes() if ca else None  # without it, the well-known ones
-    return Triton(address, grpc.ssl_channel_credentials(authority))
+    return Triton(address, grpc.ssl_channel_credentials(authority), retry_for_s)
 
 
 async def _one(request: bytes) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """The gateway's gRPC, against a server that speaks Triton's protocol."""
 
 import asyncio
+import itertools
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +11,28 @@ import numpy as np
 import pytest
 from helpers.gateway import PATIENCE_S
 from medimageparse_contract.sentences import TOOK_TOO_LONG
+from medimageparse_gateway import repeat
 from medimageparse_gateway.errors import TritonError
 from medimageparse_gateway.triton import Triton, connect, encode_request
 from tritonclient.grpc import InferInput, service_pb2, service_pb2_grpc
 from tritonclient.utils import deserialize_bytes_tensor
 
 INPUTS = {"image": b"\0bytes", "text": "Leber, groß", "joint": True, "p_value_threshold": 0.05}
+
+FAILURES = [
+    ("INVALID_ARGUMENT", "in ensemble 'x', the prompt is bad; send another", "invalid_argument", "the prompt is bad"),
+    ("UNAVAILABLE", "Exceeds maximum queue size", "queue_full", "queue is full"),
+    ("UNAVAILABLE", "Request timeout expired", "timeout", "time limit"),
+    ("CANCELLED", f"{TOOK_TOO_LONG}, 600 s; send less", "timeout", "time limit"),
+    ("UNAVAILABLE", "failed to connect to 10.0.0.1:8001", "unavailable", "does not answer"),
+    ("NOT_FOUND", "Request for unknown model: 'medimageparse_3d' is not found", "unavailable", "does not answer"),
+    ("INTERNAL", "Stub process 'x' is not healthy", "unavailable", "does not answer"),
+    ("INTERNAL", "boom\n\nAt:\n  /srv/model.py(3): execute", "internal", "a step of the model failed"),
+    ("UNKNOWN", "PATIENT", "internal", "a step of the model failed"),
+    ("DEADLINE_EXCEEDED", "Deadline Exceeded", "timeout", "time limit"),
+    ("CANCELLED", "the request was cancelled", "cancelled", "cancelled"),
+    ("RESOURCE_EXHAUSTED", "Received message larger than max (5 vs. 4)", "invalid_argument", "larger than"),
+]
 
 
 class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -80,11 +97,11 @@ def address(service):
     server.stop(None).wait()
 
 
-def run(address, work):
+def run(address, work, **options):
     """work(triton) in an event loop of its own."""
 
     async def running():
-        triton = Triton(address)
+        triton = Triton(address, **options)
         try:
             return await work(triton)
         finally:
@@ -130,6 +147,51 @@ def test_outputs_come_back_as_arrays(service, address):
     assert [request.model_name for request in service.requests] == ["medimageparse_3d"]
 
 
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(repeat, "pauses", lambda: itertools.repeat(1e-3))
+
+
+def failing_at_first(service, *failures):
+    """The service ends with the failures, one a request, and then answers."""
+    failures, usual = list(failures), service.respond
+
+    def respond(request, context):
+        service.failure = failures.pop(0) if failures else None
+        return usual(request, context)
+
+    service.respond = respond
+
+
+@pytest.mark.parametrize(
+    "failure", [failure for failure in FAILURES if failure[2] == "unavailable"], ids=lambda failure: failure[0]
+)
+@pytest.mark.usefixtures("no_pauses")
+def test_a_server_that_restarts_is_asked_again(service, address, failure):
+    failing_at_first(service, *[(grpc.StatusCode[failure[0]], failure[1])] * 3)
+    assert run(address, infer, retry_for_s=60)["report"].item() == b"{}"
+    assert len(service.requests) == 4
+    assert len({request.SerializeToString(deterministic=True) for request in service.requests}) == 1
+
+
+@pytest.mark.parametrize(
+    "failure", [failure for failure in FAILURES if failure[2] != "unavailable"], ids=lambda failure: failure[1][:20]
+)
+def test_what_would_only_fail_again_is_asked_once(service, address, failure):
+    failing_at_first(service, (grpc.StatusCode[failure[0]], failure[1]))
+    with pytest.raises(TritonError):
+        run(address, infer, retry_for_s=60)
+    assert len(service.requests) == 1
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_server_that_stays_away_is_given_up(service, address):
+    service.failure = (grpc.StatusCode.UNAVAILABLE, "away")
+    with pytest.raises(TritonError):
+        run(address, infer, retry_for_s=5.5e-3)
+    assert len(service.requests) == 6
+
+
 def test_an_answer_without_an_output_is_a_failed_step(address):
     with pytest.raises(TritonError) as caught:
         run(address, lambda triton: triton.infer("m", INPUTS, ["report", "nifti_file"], timeout_s=PATIENCE_S))
@@ -140,22 +202,6 @@ def test_a_stream_gives_each_response_as_it_comes(address):
     progress, result = run(address, stream)
     assert progress["progress"].item() == b"1"
     assert set(result) == {"report", "scores"}
-
-
-FAILURES = [
-    ("INVALID_ARGUMENT", "in ensemble 'x', the prompt is bad; send another", "invalid_argument", "the prompt is bad"),
-    ("UNAVAILABLE", "Exceeds maximum queue size", "queue_full", "queue is full"),
-    ("UNAVAILABLE", "Request timeout expired", "timeout", "time limit"),
-    ("CANCELLED", f"{TOOK_TOO_LONG}, 600 s; send less", "timeout", "time limit"),
-    ("UNAVAILABLE", "failed to connect to 10.0.0.1:8001", "unavailable", "does not answer"),
-    ("NOT_FOUND", "Request for unknown model: 'medimageparse_3d' is not found", "unavailable", "does not answer"),
-    ("INTERNAL", "Stub process 'x' is not healthy", "unavailable", "does not answer"),
-    ("INTERNAL", "boom\n\nAt:\n  /srv/model.py(3): execute", "internal", "a step of the model failed"),
-    ("UNKNOWN", "PATIENT", "internal", "a step of the model failed"),
-    ("DEADLINE_EXCEEDED", "Deadline Exceeded", "timeout", "time limit"),
-    ("CANCELLED", "the request was cancelled", "cancelled", "cancelled"),
-    ("RESOURCE_EXHAUSTED", "Received message larger than max (5 vs. 4)", "invalid_argument", "larger than"),
-]
 
 
 @pytest.mark.parametrize(("status", "words", "kind", "told"), FAILURES)
