@@ -31,6 +31,7 @@ from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 # what programs that start a server want besides
 __all__ = ["PUBLIC_MODELS", "REPOSITORY", "SHM", "ServeError", "Tls", "TritonServer", "free_port", "has_bf16"]
 
+LONGEST_DRAIN_S = 24 * 3600
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -54,6 +55,16 @@ def port_number(text: str) -> int:
     return int(text)
 
 
+def seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0
+    if not 0 < found <= LONGEST_DRAIN_S:
+        raise argparse.ArgumentTypeError(f"it is a number of seconds above 0, at most {LONGEST_DRAIN_S}")
+    return found
+
+
 def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimageparse-serve") -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         prog=prog, description="Starts tritonserver on the model repository, until Ctrl-C."
@@ -74,6 +85,7 @@ def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimagepar
     parser.add_argument("--gateway-config", type=Path, metavar="TOML", help="its file: keys, limits, TLS")
     parser.add_argument("--canary-interval", type=float, default=5, metavar="S", help="seconds between canaries")
     parser.add_argument("--canary-timeout", type=float, default=60, metavar="S", help="without any answer: hung")
+    parser.add_argument("--drain", type=seconds, default=60, metavar="S", help="for requests under way, when it stops")
     parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; gRPC then takes TLS only")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, of that certificate")
     parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="PEM; clients need a certificate of this CA")
@@ -141,6 +153,7 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
         verbose=options.verbose,
         flags=tuple(options.flags),
         tls=Tls(certificate, options.tls_key, options.tls_client_ca) if certificate else None,
+        drain_s=options.drain,
     )
     for model, reason in server.left_out.items():
         say(f"{model} is not served: {reason}")

@@ -44,7 +44,6 @@ REPOSITORY = Path("model_repository")  # in the folder that a server is started 
 # A large JSON body is parsed recursively: the default stack of 8 MiB carries about 4 MB of it, then the server dies.
 STACK_BYTES = 1_000_000 * 1024  # not "unlimited", which glibc takes as 2 MiB for threads
 HERE = "127.0.0.1"
-DRAIN_S = 60
 # The onnxruntime wheel reports its use to Microsoft, through files in /tmp and ~/.cache, unless it is told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ONE_BY_ONE = "--model-load-thread-count=1"
@@ -78,6 +77,7 @@ class TritonServer:
         verbose: bool = False,
         flags: tuple[str, ...] = (),
         tls: Tls | None = None,
+        drain_s: float = 60,
     ) -> None:
         """No models: those that are built; port 0: any free one; `log` gets warnings and errors, or all if verbose."""
         self.repository, self.runtime = Path(repository).resolve(), choose_runtime(runtime)
@@ -93,7 +93,7 @@ class TritonServer:
         self.ports = choose_ports({name: (self.hosts[name], port) for name, port in asked.items()})
         self.http_url, self.grpc_url, metrics = (address_of(self.hosts[name], self.ports[name]) for name in asked)
         self.metrics_url = f"http://{metrics}/metrics"
-        self.tls_flags = tls.flags() if tls else []
+        self.tls_flags, self.drain_s = tls.flags() if tls else [], drain_s
         self.admin_key, self.inner_key = find_admin_key(), secrets.token_urlsafe(32)
         self.admin_headers = {ADMIN_HEADER: self.admin_key, f"triton-grpc-protocol-{ADMIN_HEADER}": self.admin_key}
         self.last_lines: deque[str] = deque(maxlen=50)
@@ -208,13 +208,13 @@ class TritonServer:
         raise kind(f"tritonserver {ended}; its last lines:\n" + "\n".join(self.last_lines))
 
     def drain(self, models: Iterable[str]) -> None:
-        """Takes no new requests for these models, and waits for those under way, at most DRAIN_S.
+        """Takes no new requests for these models, and waits for those under way, at most drain_s.
 
         tritonserver by itself, asked to end, refuses what a request still wants from other models.
         """
         if self.process is None or self.process.poll() is not None:
             return
-        deadline = time.monotonic() + DRAIN_S
+        deadline = time.monotonic() + self.drain_s
         with contextlib.suppress(OSError, ValueError):
             for model in with_streams(self.repository, models):
                 self._ask_repository(f"models/{model}/unload")
@@ -226,7 +226,7 @@ class TritonServer:
     def _ask_repository(self, path: str) -> list[dict[str, str]]:
         url = f"http://{self.http_url}/v2/repository/{path}"
         request = urllib.request.Request(url, b"{}", self.admin_headers)
-        with open_local(request, timeout=DRAIN_S) as answer:
+        with open_local(request, timeout=self.drain_s) as answer:
             found: list[dict[str, str]] = json.loads(answer.read() or b"[]")
         return found
 
