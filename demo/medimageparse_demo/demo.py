@@ -17,6 +17,7 @@ from medimageparse_demo.image_prompts import CATEGORY_OF
 from medimageparse_demo.images import make_image
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import demo_repository
+from medimageparse_demo.vocabulary import KNOWN, PRESET
 
 SEED = 4  # a torso with ten structures and no left kidney; training never drew it
 PROMPTS = {
@@ -32,7 +33,6 @@ PROMPTS = {
     "pancreas": None,
     "brain tumour in post-contrast MR": None,
 }
-PRESET = "demo-ct"
 IMAGE_SEED = 1040  # a chest wider than high, with a patch in a lung
 IMAGE_PROMPTS = {
     "show me the pneumonia": "infection",  # before the lung it lies in: in the label map the first of equals wins
@@ -67,6 +67,9 @@ def main() -> int:
             print(error, file=sys.stderr)
             return 1
     print(f"\n{NOTICE}")
+    for structures in KNOWN.values():
+        for kind, names in structures.items():
+            print(f"known in {kind}: {', '.join(names)}")
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from medimageparse.repository_copy import copy_models
 
 from medimageparse_demo import MODEL_REPOSITORY
+from medimageparse_demo.vocabulary import write_words
 
 WEIGHTS, WEIGHTS_2D = (Path(__file__).with_name(name) for name in ("weights", "weights_2d"))
 DEMO_WEIGHTS = (WEIGHTS, WEIGHTS_2D)
@@ -18,6 +19,8 @@ def demo_repository(destination: Path, *weights: Path) -> Path:
     copy_models(MODEL_REPOSITORY, destination)
     for folder in weights or DEMO_WEIGHTS:
         shutil.copytree(folder, destination, ignore=shutil.ignore_patterns(*NOT_SERVED), dirs_exist_ok=True)
+    if set(weights) <= set(DEMO_WEIGHTS):
+        write_words(destination)
     return destination
 
 

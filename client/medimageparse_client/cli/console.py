@@ -109,7 +109,10 @@ def warn(text: str) -> None:
 
 @contextmanager
 def drawn_anew(bar: tqdm) -> Iterator[None]:
-    """Draws the bar each second, so that its time goes on."""
+    """Draws the bar each second, so that its time goes on; none that is not shown."""
+    if bar.disable:
+        yield
+        return
     is_over = threading.Event()
 
     def draw() -> None:
@@ -117,14 +120,12 @@ def drawn_anew(bar: tqdm) -> Iterator[None]:
             bar.refresh()
 
     thread = threading.Thread(target=draw, daemon=True)
-    if not bar.disable:
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         is_over.set()
-        if not bar.disable:
-            thread.join()
+        thread.join()
 
 
 @contextmanager

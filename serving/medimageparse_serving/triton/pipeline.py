@@ -17,6 +17,7 @@ import triton_python_backend_utils as pb_utils
 from medimageparse_contract.sentences import STEP_DIED, TOOK_TOO_LONG
 from numpy.typing import NDArray
 
+from medimageparse_serving.prompts.vocabulary import doubts, read_words
 from medimageparse_serving.refused import Refused
 from medimageparse_serving.triton import inner_key
 from medimageparse_serving.triton.counts import ANSWERED, CANCELLED, Counts, Work
@@ -138,6 +139,7 @@ class Pipeline:
         self.counts = Counts(model.name, sorted(steps))
         folder = model.with_name(self.networks_of or model.name) / args["model_version"]
         self.runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME", "")  # the launcher sets it
+        self.known_words = read_words(folder)
         self.networks = json.loads((folder / "networks.json").read_text()) | {"runtime": self.runtime or None}
 
     async def answer(self, inputs: Inputs, calls: Calls, wanted: list[str]) -> Arrays:
@@ -185,5 +187,7 @@ class Pipeline:
         arrays = await self.answer(inputs, calls, wanted)
         outputs: dict[str, object] = {name: array for name, array in arrays.items() if name in wanted}
         if "report" in outputs:
-            outputs["report"] = json.dumps(json.loads(arrays["report"].item()) | {"milliseconds": calls.milliseconds()})
+            report = json.loads(arrays["report"].item())
+            report["warnings"] += doubts((prompt["text"] for prompt in report["prompts"]), self.known_words)
+            outputs["report"] = json.dumps(report | {"milliseconds": calls.milliseconds()})
         return as_tensors(outputs)

@@ -123,7 +123,7 @@ class TwoCalls(Pipeline):
 def pipeline(tmp_path, monkeypatch):
     monkeypatch.setattr(fake_triton.InferenceRequest, "made", [])
     monkeypatch.setattr(fake_triton.Logger, "lines", [])
-    report = text(json.dumps({"prompts": []}))
+    report = text(json.dumps({"prompts": [], "warnings": []}))
     answers = {
         "one": lambda inputs: fake_triton.InferenceResponse([fake_triton.Tensor("number", inputs["image"] + 1)]),
         "two": lambda inputs: fake_triton.InferenceResponse([fake_triton.Tensor("report", report)]),
