@@ -35,7 +35,8 @@ def segment_one(session: Session, job: Job) -> int:
         return exit_code(error)
     session.check_server()
     try:
-        with bar_of_parts("" if session.args.quiet else session.kind.part(session.args)) as progress:
+        part = "" if session.args.quiet else session.kind.part(session.args)
+        with bar_of_parts(part, session.kind.count(session.args, source)) as progress:
             outcome = session.answer(job, source, progress)
     except Exception as error:  # as for several: told with the file's name
         session.tell_lost(job.source, error)

@@ -129,12 +129,14 @@ def drawn_anew(bar: tqdm) -> Iterator[None]:
 
 
 @contextmanager
-def bar_of_parts(part: str) -> Iterator[Progress | None]:
+def bar_of_parts(part: str, n_parts: int | None = None) -> Iterator[Progress | None]:
     """What draws a bar on a terminal: slices or tiles done, seconds left, how many prompts are found; None without one.
 
     Until a server tells of them, and where it never does, the bar says that it waits, and how long it has.
+    n_parts: how many there are, where one knows beforehand
     """
-    form = "sent, waiting for the answer: {elapsed}"
+    count = f"; {n_parts} {part}s" if n_parts else ""
+    form = f"sent{count}, waiting for the answer: {{elapsed}}"
     with tqdm(unit=part, leave=False, disable=None if part else True, bar_format=form) as bar, drawn_anew(bar):
 
         def show(done: int, total: int, found: tuple[str, ...]) -> None:

@@ -47,6 +47,7 @@ class Kind:
     part: what it is done by, slice or tile, and tells how far it is; "" where it is done in one step
     table: what was found, one line a prompt, and what was used
     store: puts a result into the archive that its volume came from, whose address is given
+    count: how many parts there are, where one knows before it is sent
     """
 
     noun: str
@@ -67,6 +68,7 @@ class Kind:
     part: Callable[[argparse.Namespace], str]
     table: Callable[[Any], str]
     store: Callable[[argparse.Namespace, Any, str], None] | None = None
+    count: Callable[[argparse.Namespace, Loaded], int | None] = lambda args, source: None
 
 
 def masks_folder(ending: str) -> Folder:

@@ -20,6 +20,7 @@ from medimageparse_client.cli.kinds import ENCODE, Folder, Kind, Loaded, masks_f
 from medimageparse_client.cli.segment_options import add_maps, add_reading, add_series
 from medimageparse_client.cli.sources import list_of
 from medimageparse_client.cli.volume_table import volume_table
+from medimageparse_client.cli.waiting import count_slices
 from medimageparse_client.client import Client
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.files import ending_of
@@ -167,5 +168,6 @@ VOLUMES = Kind(
     },
     store=store_seg,
     part=lambda args: "slice",
+    count=lambda args, source: count_slices(source, args.orientation, args.slice_axis),
     table=volume_table,
 )

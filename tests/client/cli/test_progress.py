@@ -1,11 +1,16 @@
 """The bar of slices on a terminal, and none elsewhere."""
 
 import io
+import itertools
 from contextlib import redirect_stderr
 
+import nibabel as nib
+import numpy as np
 import pytest
 from medimageparse_client.cli import main
 from medimageparse_client.cli.console import bar_of_parts
+from medimageparse_client.cli.waiting import count_slices
+from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
 from PIL import Image
 
 STREAM = "medimageparse_3d_stream"
@@ -78,3 +83,34 @@ def test_a_server_that_tells_no_slices_is_waited_for(terminal):
     with terminal() as drawn, bar_of_parts("slice"):
         pass
     assert "sent, waiting for the answer: 00:00" in drawn.getvalue()
+
+
+def test_a_wait_says_how_many_slices_were_sent(streaming, terminal, volume_file, tmp_path):
+    command = ["segment", str(volume_file), "--prompt", "liver", "--force", "-o", str(tmp_path / "masks.nii.gz")]
+    for options, words in ([], "sent; 8 slices, waiting"), (["--slice-axis", "1"], "sent; 12 slices, waiting"):
+        with terminal() as drawn:
+            assert main([*command, *options]) == 0
+        assert words in drawn.getvalue()
+
+
+LIMITS = Limits(2**30, 2**30, 2**28, 4096, 2048)
+AXES = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 8), (9, 30, 12), (16, 16, 40)])
+@pytest.mark.parametrize("orientation", ["LAS", "stored"])
+def test_as_many_slices_are_told_as_the_server_makes(shape, orientation, tmp_path):
+    for number, (order, signs) in enumerate(AXES):
+        affine = np.eye(4)
+        affine[:3, :3] = np.eye(3)[list(order)].T * signs
+        path = tmp_path / f"{number}.nii"
+        nib.save(nib.Nifti1Image(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), affine), path)
+        for slice_axis in ("auto", "0", "2"):
+            made, _ = decode_volume(path.read_bytes(), Options("none", orientation, slice_axis), LIMITS)
+            assert count_slices(path, orientation, slice_axis) == len(made)
+
+
+def test_of_what_is_no_nifti_nobody_knows_beforehand(tmp_path):
+    (tmp_path / "a.nii").write_bytes(b"no volume")
+    for source in (tmp_path / "a.nii", tmp_path / "gone.nii", b"bytes", "dicomweb://a/studies/1/series/2", tmp_path):
+        assert count_slices(source, "LAS", "auto") is None
