@@ -323,7 +323,7 @@ def test_what_callers_do_not_need_is_closed(proxy, certificates, both_models, pa
 def test_no_key_and_no_image_in_its_files(proxy, certificates, folder, image, monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MEDIMAGEPARSE_API_KEY", "merlin-8813-merlin")
     (tmp_path / "xray.png").write_bytes(image)
-    command = ["segment-image", str(tmp_path / "xray.png"), "osprey-4471", "-o", str(tmp_path / "masks.png")]
+    command = ["segment-image", str(tmp_path / "xray.png"), "osprey-4471", "--force", "-o", str(tmp_path / "masks.png")]
     command += ["--url", f"grpcs://{proxy}", "--ca", str(certificates / "ca.pem")]
     assert main(command) == 3
     monkeypatch.setenv("MEDIMAGEPARSE_API_KEY", KEY)
