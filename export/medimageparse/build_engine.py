@@ -39,7 +39,8 @@ from medimageparse.watched_graph import DECISION, EVIDENCE, content, decided, im
 CONTAINER = "nvcr.io/nvidia/tensorrt:26.09-py3"
 WITHOUT_TENSORRT = (
     "the package tensorrt is not importable here; an engine runs only in the TensorRT version and on the kind of GPU "
-    f"that built it, so run this on the serving GPU in {CONTAINER}, after `pip install onnxruntime-gpu onnx-ir`"
+    f"that built it, so run this on the serving GPU in {CONTAINER}, after "
+    "`pip install onnxruntime-gpu==1.31.1 onnx-ir==1.1.0`"
 )
 
 logger = logging.getLogger(__name__)
