@@ -101,23 +101,35 @@ def vector(text: str) -> npt.NDArray[np.float64]:
     return attached.numbers(text.strip(" ()").replace(",", " "), 3)
 
 
-def encode_nrrd(voxels: npt.NDArray[Any], affine: npt.NDArray[np.float64], told: Mapping[str, str] = {}) -> bytes:  # noqa: B006
-    """A .nrrd in gzip of voxels [x,y,z], or of layers [L,x,y,z]; affine to mm (RAS+); `told` are further key-values."""
+def encode_nrrd(
+    voxels: npt.NDArray[Any],
+    affine: npt.NDArray[np.float64],
+    told: Mapping[str, str] = {},  # noqa: B006
+    *,
+    sides_known: bool = True,
+) -> bytes:
+    """A .nrrd in gzip of voxels [x,y,z], or of layers [L,x,y,z].
+
+    affine: [4,4] to mm (RAS+)
+    told: further key-values
+    sides_known: whether the patient lies so; if nobody knows, only the voxels' sizes are written
+    """
     lps = LPS_TO_RAS @ affine
     has_layers = voxels.ndim == 4
     steps = ["none"] * has_layers + [in_words(step) for step in lps[:3, :3].T]
+    sizes = ["nan"] * has_layers + [repr(float(size)) for size in np.linalg.norm(lps[:3, :3], axis=0)]
+    place = [f"space directions: {' '.join(steps)}", f"space origin: {in_words(lps[:3, 3])}"]
     kind = {1: "unsigned char", 2: "unsigned short"}[voxels.dtype.itemsize]
     lines = [
         "NRRD0004",
         f"type: {kind}",
         f"dimension: {voxels.ndim}",
-        "space: left-posterior-superior",
+        *(["space: left-posterior-superior"] if sides_known else []),
         f"sizes: {' '.join(map(str, voxels.shape))}",
-        f"space directions: {' '.join(steps)}",
+        *(place if sides_known else [f"spacings: {' '.join(sizes)}"]),
         f"kinds: {' '.join(['list'] * has_layers + ['domain'] * 3)}",
         "endian: little",
         "encoding: gzip",
-        f"space origin: {in_words(lps[:3, 3])}",
         *(f"{key}:={value}" for key, value in told.items()),
     ]
     content = voxels.astype(voxels.dtype.newbyteorder("<"), copy=False).tobytes(order="F")

@@ -39,7 +39,7 @@ def encode_seg_nrrd(result: Segmented) -> bytes:
             "Tags": f"TerminologyEntry:{terminology(known)}|",
         }
         told |= {f"Segment{n}_{key}": value for key, value in segment.items()}
-    return encode_nrrd(layers_of(result) if is_whole else result.label_map, result.affine, told)
+    return encode_nrrd(layers_of(result) if is_whole else result.label_map, result.affine_of_files, told)
 
 
 def layers_of(result: Segmented) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from medimageparse_client.errors import OddAnswer
 from medimageparse_client.files import ending_of, write_file, write_files, write_picture
+from medimageparse_client.formats.geometry import along_axes
 from medimageparse_client.formats.nifti import SUFFIXES, is_invertible
 from medimageparse_client.formats.series import DicomSeries
 from medimageparse_client.formats.voxels import decode_label_map, decode_voxels, read_layout
@@ -91,6 +92,11 @@ class Segmentation:
         """What this package reads out of the report."""
         return facts_of(self.report, VolumeFacts)
 
+    @property
+    def affine_of_files(self) -> npt.NDArray[np.float64]:
+        """What formats that cannot leave the sides open say; float64 [4,4], voxels to mm (RAS+)."""
+        return self.affine if self.facts.image.sides_known else along_axes(self.affine)
+
     def describe(self, prompt: str) -> Report:
         """What the report says about one prompt: present, highest_score, voxels, volume_ml, box_voxels, box_mm."""
         described: Report = self.report["prompts"][label_of(self.labels, prompt) - 1]
@@ -155,7 +161,8 @@ class Segmentation:
             raise ValueError(f"a mesh is saved as {' or '.join(ENCODERS)}")
         encode = ENCODERS[ending]
         names = mask_names(self.labels, ending)
-        return {name: encode(*surface(self.mask(prompt), self.affine, smoothing_mm)) for prompt, name in names.items()}
+        affine = self.affine_of_files
+        return {name: encode(*surface(self.mask(prompt), affine, smoothing_mm)) for prompt, name in names.items()}
 
     def save_meshes(self, folder: str | os.PathLike[str], ending: str = ".stl", *, smoothing_mm: float = 0.0) -> None:
         """Writes what `meshes` gives into a folder; each file whole or not at all."""

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from medimageparse_client.formats.series import DicomSeries
-from medimageparse_client.results.report import Report
+from medimageparse_client.results.report import Report, VolumeFacts
 from medimageparse_client.results.volume_maps import MapFile
 
 SegType: TypeAlias = Literal["binary", "labelmap", "fractional"]
@@ -22,6 +22,10 @@ class Segmented(Protocol):
     def label_map(self) -> npt.NDArray[np.integer[Any]]: ...
     @property
     def affine(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def affine_of_files(self) -> npt.NDArray[np.float64]: ...
+    @property
+    def facts(self) -> VolumeFacts: ...
     @property
     def report(self) -> Report: ...
     @property

@@ -16,8 +16,8 @@ PLAIN: dict[str, Callable[[Segmented], bytes]] = {
     ".nii.gz": lambda result: result.nifti,  # as the server made it
     ".nii": lambda result: gzip.decompress(result.nifti),
     ".seg.nrrd": encode_seg_nrrd,  # before .nrrd, which it ends in too
-    ".nrrd": lambda result: encode_nrrd(result.label_map, result.affine),
-    ".mha": lambda result: encode_mha(result.label_map, result.affine),
+    ".nrrd": lambda result: encode_nrrd(result.label_map, result.affine, sides_known=result.facts.image.sides_known),
+    ".mha": lambda result: encode_mha(result.label_map, result.affine_of_files),
 }
 ENDINGS = (*PLAIN, *OF_SERIES)
 MAY_OVERLAP = (".seg.nrrd", *OF_SERIES)  # hold whole masks where the result has them

@@ -1,6 +1,7 @@
 """NRRD and MHA, in and out, with the voxels at the places where SimpleITK sees them."""
 
 import gzip
+import io
 import itertools
 import zlib
 
@@ -9,6 +10,7 @@ import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import trimesh
 from medimageparse_client import Client, InvalidVolume
 from medimageparse_client.formats.mha import encode_mha
 from medimageparse_client.formats.nifti import encode_volume
@@ -202,6 +204,36 @@ def test_the_client_takes_them_and_gives_them_back(triton, volume, affine, tmp_p
     assert "~SCT^10200004^Liver~" in header["Segment0_Tags"]
     assert header["Segment0_Color"] != header["Segment1_Color"]
     assert header["Segment0_Extent"] == "0 9 0 11 0 7"
+
+
+def without_sides(kind, volume, affine):
+    """A file that does not say how the patient lies."""
+    if kind == "nrrd":
+        return encode_nrrd(volume.astype(np.uint8), affine, sides_known=False)
+    image = nib.Nifti1Image(volume, None)
+    image.header.set_zooms(np.linalg.norm(affine[:3, :3], axis=0))
+    return image.to_bytes()
+
+
+@pytest.mark.parametrize("kind", ["nrrd", "nii"])
+def test_where_nobody_knows_the_sides_labels_lie_on_the_file_in_itk(kind, triton, volume, affine, tmp_path):
+    triton.sides_known = False
+    given = tmp_path / f"given.{kind}"
+    given.write_bytes(without_sides(kind, volume, affine))
+    with Client() as client:
+        result = client.segment(given, ["liver", "spleen"])
+    for ending in (".nrrd", ".mha", ".seg.nrrd"):
+        result.save(tmp_path / f"masks{ending}")
+        image = sitk.ReadImage(str(tmp_path / f"masks{ending}"))
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(image).T, volume)
+        np.testing.assert_allclose(affine_of(image), affine_of(sitk.ReadImage(str(given))), atol=1e-5)
+    assert "space" not in nrrd.read_header(str(tmp_path / "masks.nrrd"))
+    again = nib.Nifti1Image.from_bytes(encode_volume(tmp_path / "masks.nrrd"))
+    assert (int(again.header["sform_code"]), int(again.header["qform_code"])) == (0, 0)
+    np.testing.assert_allclose(again.header.get_zooms(), np.linalg.norm(affine[:3, :3], axis=0), rtol=1e-5)
+    corners = np.unique(trimesh.load(io.BytesIO(result.meshes()["liver.stl"]), file_type="stl").vertices, axis=0)
+    middle = TO_LPS @ affine_of(sitk.ReadImage(str(given))) @ [*np.argwhere(volume == 1).mean(0), 1]
+    np.testing.assert_allclose((corners.min(0) + corners.max(0)) / 2, middle[:3], atol=1e-3)
 
 
 def test_whole_masks_are_layers_of_a_seg_nrrd(triton, volume_file, volume, affine, tmp_path):

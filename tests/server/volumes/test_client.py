@@ -7,9 +7,11 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from helpers.inference import PROMPTS
 from medimageparse_client import Client, InvalidRequest, RequestTimeout, ServerUnavailable
 from medimageparse_client.cli import main
+from medimageparse_client.formats.nrrd import encode_nrrd
 from medimageparse_serving.launch.serve import free_port
 from PIL import Image
 
@@ -50,6 +52,33 @@ def test_what_is_saved_is_what_was_answered(client, volume, volume_file, answer,
     with Image.open(tmp_path / "masks.png") as picture:
         colours = np.asarray(picture).reshape(-1, 3).astype(int)
     assert np.ptp(colours, axis=1).max() > 100  # labels are coloured, the volume is grey
+
+
+@pytest.mark.parametrize("ending", ["nrrd", "mha"])
+def test_nrrd_and_mha_get_the_answer_of_the_nifti(ending, client, volume, answer, tmp_path):
+    path = tmp_path / f"ct.{ending}"
+    image = sitk.GetImageFromArray(np.ascontiguousarray(np.asarray(volume.dataobj).T))
+    lps = np.diag([-1, -1, 1, 1]) @ volume.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing)
+    image.SetDirection((lps[:3, :3] / spacing).ravel())
+    image.SetOrigin(lps[:3, 3])
+    sitk.WriteImage(image, str(path), True)
+    result = client.segment(path, PROMPTS)
+    assert np.array_equal(result.label_map, answer["label_map"])
+    for name in ("masks.nrrd", "masks.mha", "masks.seg.nrrd"):
+        result.save(tmp_path / name)
+        saved = sitk.ReadImage(str(tmp_path / name))
+        assert np.array_equal(sitk.GetArrayFromImage(saved).T, answer["label_map"])
+        assert np.allclose(saved.GetDirection(), image.GetDirection(), atol=1e-5)
+        assert np.allclose(saved.GetOrigin(), image.GetOrigin(), atol=1e-3)
+
+
+def test_a_volume_without_sides_gets_an_nrrd_without_sides(client, volume, tmp_path):
+    data = encode_nrrd(np.asarray(volume.get_fdata() > 0, np.uint8) * 200, volume.affine, sides_known=False)
+    result = client.segment(data, PROMPTS)
+    assert not result.facts.image.sides_known
+    assert b"space:" not in result.to_bytes(".nrrd")[:500]
 
 
 def test_options_reach_the_server(client, volume):
