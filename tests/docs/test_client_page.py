@@ -1,12 +1,14 @@
 """docs/client.md names the options, exit codes, errors and windows that there are."""
 
 import argparse
+import re
 
 import medimageparse_client
 from helpers.pages import quoted, section, spans, table
 from medimageparse_client.cli import console
 from medimageparse_client.cli.commands import build_parser
 from medimageparse_client.formats.dicom_slice import WINDOWS
+from medimageparse_demo.vocabulary import KNOWN
 
 PAGE = "docs/client.md"
 
@@ -60,3 +62,10 @@ def test_the_windows_are_those_of_the_client():
         for name, bounds in table(section(PAGE, "DICOM slices"), "`--window`")
     }
     assert told == WINDOWS
+
+
+def test_the_page_lists_what_the_demo_knows():
+    told = ", ".join(cell for _, cell in table(section(PAGE, "What the models know"), "kind of image"))
+    for structures in KNOWN.values():
+        for name in (name for names in structures.values() for name in names):
+            assert re.search(rf"\b{name}\b", told), name

@@ -155,7 +155,7 @@ def check_free(args: argparse.Namespace, jobs: list[Job], prompts: Sequence[str]
         places += [*job.results.values(), *job.files(args, prompts)]
     there = [place for place in places if isinstance(place, Path) and place.exists() and not is_stream(place)]
     if there:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        more = f" and {len(there) - 1} more exist" if len(there) > 1 else " exists"
         raise WrongCommandLine(
-            f"{there[0]}{more} exists already; --force writes over it, --skip-existing leaves out what is done"
+            f"{there[0]}{more} already; --force writes over it, --skip-existing leaves out what is done"
         )

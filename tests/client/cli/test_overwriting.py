@@ -35,7 +35,7 @@ def test_what_exists_stays_without_force(name, triton, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 2
-    assert "exists already; --force writes over it" in capsys.readouterr().err
+    assert "already; --force writes over it" in capsys.readouterr().err
     assert (contents(tmp_path / "out"), len(triton.requests)) == (written, n_requests)
     for path in written:
         path.write_bytes(b'{"prompts": 0}')
