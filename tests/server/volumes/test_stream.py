@@ -81,7 +81,7 @@ def test_a_refusal_has_the_sentence_and_the_code_of_the_model(server, request_of
 
 def test_what_triton_itself_refuses_has_the_same_sentence(server, request_of, infer):
     """tritonserver 2.51 gives it no code in a stream."""
-    sent = {"text": b"liver"}
+    sent = request_of() | {"misspelt": b"auto"}
     with pytest.raises(InferenceServerException) as expected:
         infer(sent)
     with pytest.raises(InferenceServerException) as found:
