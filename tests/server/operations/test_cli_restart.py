@@ -101,7 +101,7 @@ def test_a_full_queue_is_waited_for(tmp_path, weights, scans, protocol, capsys):
     out = tmp_path / "out"
     with triton_server(folder) as narrow:
         url = narrow.grpc_url if protocol == "grpc" else f"http://{narrow.http_url}"
-        command = ["segment", str(scans), "liver", "-o", str(out), "--url", url, "--in-flight", "8"]
+        command = ["segment", str(scans), "liver", "-o", str(out), "--url", url, "--in-flight", "8", "--force"]
         assert main([*command, "--retry-for", "0"]) == 3  # so it does get full
         assert "its queue is full" in capsys.readouterr().err
         assert main(command) == 0
