@@ -265,6 +265,24 @@ def test_the_built_in_phantoms_are_segmented(viewer):
         assert viewer.legend()[0][1] != "not found"
 
 
+def test_what_is_typed_while_the_catalogue_of_another_model_comes_is_kept(viewer, ct_file, xray_file):
+    viewer.open(ct_file)
+    viewer.type("Liver")
+    held = []
+    viewer.page.route("**/v1/structures?model=2d", lambda route: held.append(route))
+    viewer.drop(xray_file, "chest.png")
+    viewer.page.wait_for_selector("#image-facts:has-text('chest.png: ')")
+    assert viewer.page.locator("#catalogue label").count() == viewer.page.locator("#chosen li").count() == 0
+    viewer.type("right lung")
+    viewer.page.fill("#search", "heart")
+    held[0].continue_()
+    viewer.page.unroute("**/v1/structures?model=2d")
+    viewer.page.wait_for_selector("#catalogue label")
+    viewer.page.press("#search", "Enter")
+    viewer.ask()
+    assert [row[0].lower() for row in viewer.legend()] == ["right lung", "heart"]
+
+
 @pytest.mark.parametrize("prompt", ["liver & spleen", "x" * 70_000])
 def test_a_refusal_of_the_server_is_a_sentence(viewer, ct_file, prompt):
     viewer.open(ct_file)

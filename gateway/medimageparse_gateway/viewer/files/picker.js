@@ -16,14 +16,20 @@ export function whenChosen(listener) {
   onChange = listener;
 }
 
-/** Shows the rows of a model, at first those of a modality ("" for all); what was chosen of another model goes. */
+/** Takes back what was offered, chosen and typed: it was for another model. */
+export function withdraw() {
+  chosen.clear();
+  rows = [];
+  search.value = "";
+  draw();
+}
+
+/** Shows the rows of a model, at first those of a modality ("" for all). What is chosen and typed stays. */
 export function offer(newRows, firstModality) {
-  if (newRows !== rows) chosen.clear();
   rows = newRows;
   const modalities = [...new Set(rows.map((row) => row.modalities))];
   modality.replaceChildren(option("", "All modalities"), ...modalities.map((name) => option(name, name)));
   modality.value = modalities.includes(firstModality) ? firstModality : "";
-  search.value = "";
   offerPresets();
   draw();
 }

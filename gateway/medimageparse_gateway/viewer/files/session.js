@@ -4,7 +4,7 @@ import { byId, download, element, sentence } from "./elements.js";
 import { Refusal, segment, structures } from "./gateway.js";
 import { drawLegend, hidden } from "./legend.js";
 import { looksLikeNifti } from "./nifti.js";
-import { chosen, offer } from "./picker.js";
+import { chosen, offer, withdraw } from "./picker.js";
 import { PictureView } from "./picture.js";
 import { VolumeView } from "./volume.js";
 
@@ -19,6 +19,7 @@ const KINDS = {
 };
 const catalogues = new Map(); // model -> rows
 let opened = null; // {kind, name, file}
+let offered = null; // the kind whose structures may be chosen
 let answer = null; // {structures, report, labels}
 let request = null; // an AbortController while the model is at work
 
@@ -31,6 +32,8 @@ export async function open(file, name, modality = "") {
   close();
   const bytes = new Uint8Array(await file.arrayBuffer());
   const kind = kindOf(bytes);
+  if (kind !== offered) withdraw(); // at once: what is typed while the catalogue comes is for this file
+  offered = kind;
   show(kind);
   byId("image-facts").textContent = "Opening …";
   try {
