@@ -8,6 +8,8 @@ from pydicom.uid import generate_uid
 SHAPE = 24, 20, 8  # columns, rows, slices
 SPACING = 0.8, 0.7, 2.5  # mm along a row, down a column, from slice to slice
 ORIGIN = -30.0, 20.0, 100.0
+TO_LPS = np.diag([-1, -1, 1, 1])  # and back to RAS
+PROMPTS = ("liver", "left kidney", "something of mine", "spleen")  # of the last nothing is found
 # along a row and down a column (LPS)
 DIRECTIONS = {
     "axial": (1, 0, 0, 0, 1, 0),
@@ -126,6 +128,15 @@ def enhanced(series):
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     return header
+
+
+def with_echoes(*volumes):
+    """One enhanced MR file of several volumes, the one with the longest echo first."""
+    file = enhanced([one for volume in volumes for one in make_series(volume, **MR)])
+    for n, frame in enumerate(file.PerFrameFunctionalGroupsSequence):
+        echo = 20.0 * (len(volumes) - n // SHAPE[2])
+        frame.MREchoSequence = [group(EffectiveEchoTime=echo)]
+    return file
 
 
 def group(**tags):

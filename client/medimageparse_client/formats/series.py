@@ -32,6 +32,7 @@ class DicomSeries:
     modality: CT, MR, PT, ...
     is_resampled: whether a gantry tilt was taken out, so that the voxels are not those of `sources`
     positions: float64 [D,3], centre of the first pixel of each slice in mm (LPS), in the order of z
+    frames: which frame of its file each slice is, from 1, in the order of z; of single files always 1
     """
 
     volume: nib.Nifti1Image = field(repr=False)
@@ -40,6 +41,12 @@ class DicomSeries:
     modality: str = ""
     is_resampled: bool = False
     positions: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 3)), repr=False)
+    frames: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def is_multi_frame(self) -> bool:
+        """Whether all slices are frames of one file."""
+        return len(self.sources) != len(self.positions)
 
     @property
     def intensity(self) -> Intensity:

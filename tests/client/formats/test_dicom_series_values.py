@@ -9,7 +9,17 @@ import pydicom
 import pytest
 from helpers.dicom_files import compressed as gdcm_compressed
 from helpers.dicom_files import dicom_bytes
-from helpers.dicom_series import MR, PET, affine_of, compressed, enhanced, make_series, phantom, save_series
+from helpers.dicom_series import (
+    MR,
+    PET,
+    affine_of,
+    compressed,
+    enhanced,
+    make_series,
+    phantom,
+    save_series,
+    with_echoes,
+)
 from medimageparse_client import InvalidVolume
 from medimageparse_client.formats.dicom_series import read_series
 from pydicom.data import get_testdata_file
@@ -84,13 +94,8 @@ def test_a_legacy_converted_file_has_the_values_that_highdicom_reads(convert, ta
 
 
 def test_of_an_enhanced_file_with_echoes_one_is_chosen():
-    first, second = make_series(**MR), make_series(phantom() + 500, **MR)
-    file = enhanced(first + second)
-    for n, frame in enumerate(file.PerFrameFunctionalGroupsSequence):
-        echo = pydicom.Dataset()
-        echo.EffectiveEchoTime = 80.0 if n < 8 else 20.0
-        frame.MREchoSequence = [echo]
-    with pytest.raises(InvalidVolume, match=r"2 volumes that differ in EffectiveEchoTime \(20, 80\)"):
+    file = with_echoes(phantom(), phantom() + 500)
+    with pytest.raises(InvalidVolume, match=r"2 volumes that differ in EffectiveEchoTime \(20, 40\)"):
         read_series(dicom_bytes(file))
     np.testing.assert_array_equal(voxels_of(read_series(dicom_bytes(file), time_point=0)), phantom() + 500)
 

@@ -8,12 +8,19 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from helpers.dicom_series import DIRECTIONS, SHAPE, affine_of, enhanced, make_series, save_series
+from helpers.dicom_series import (
+    DIRECTIONS,
+    PROMPTS,
+    SHAPE,
+    TO_LPS,
+    affine_of,
+    enhanced,
+    make_series,
+    save_series,
+    with_echoes,
+)
 from medimageparse_client import Client, InvalidRequest
 from medimageparse_client.results.dicom.contours import outlines
-
-PROMPTS = ("liver", "left kidney", "something of mine", "spleen")  # of the last nothing is found
-TO_LPS = np.diag([-1, -1, 1, 1])
 
 
 @pytest.fixture
@@ -28,16 +35,6 @@ def labels():
     values[1:3, 15:17, 2:7] = 2
     values[22, 2, 4] = 3
     return values
-
-
-@pytest.fixture
-def segment(triton, tmp_path):
-    def segment(series, **options):
-        folder = save_series(series[::-1], tmp_path / series[0].SOPInstanceUID)
-        with Client() as client:
-            return client.segment(folder, PROMPTS, **options)
-
-    return segment
 
 
 def opened(result):
@@ -95,6 +92,14 @@ def test_contours_hold_the_voxels_of_their_labels_in_place(orientation, is_enhan
         for z, contours in on_slices.items():
             found[:, :, z][filled(contours, (SHAPE[1], SHAPE[0])).T] = roi.ReferencedROINumber
     np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize(("time_point", "first"), [(0, 9), (1, 1)])
+def test_contours_of_one_echo_refer_to_its_frames(segment, labels, time_point, first):
+    made = opened(segment([with_echoes(labels, labels)], time_point=time_point))
+    contours = [contour for roi in made.ROIContourSequence for contour in roi.get("ContourSequence", [])]
+    frames = {image.ReferencedFrameNumber for contour in contours for image in contour.ContourImageSequence}
+    assert frames == {first + z for z in np.flatnonzero(labels.any(axis=(0, 1)))}
 
 
 def test_names_colours_types_and_references(segment, labels):

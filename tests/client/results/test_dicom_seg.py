@@ -11,12 +11,21 @@ import highdicom as hd
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from helpers.dicom_series import DIRECTIONS, MR, SHAPE, affine_of, enhanced, make_series, save_series
+from helpers.dicom_series import (
+    DIRECTIONS,
+    MR,
+    ORIGIN,
+    PROMPTS,
+    SHAPE,
+    SPACING,
+    TO_LPS,
+    affine_of,
+    enhanced,
+    make_series,
+    with_echoes,
+)
 from medimageparse_client import Client, InvalidRequest
 from medimageparse_client.results.codes import PRIVATE
-
-PROMPTS = ("liver", "left kidney", "something of mine", "spleen")  # of the last nothing is found
-TO_LPS = np.diag([-1, -1, 1, 1])
 
 
 @pytest.fixture
@@ -27,18 +36,6 @@ def labels():
     values[14:20, 10:18, 4:7] = 2
     values[1:3, 15:17, 2] = 3
     return values
-
-
-@pytest.fixture
-def segment(triton, tmp_path):
-    """The result for a series, saved in an order that says nothing."""
-
-    def segment(series, **options):
-        folder = save_series(series[::-1], tmp_path / series[0].SOPInstanceUID)
-        with Client() as client:
-            return client.segment(folder, PROMPTS, **options)
-
-    return segment
 
 
 def with_map(result, name):
@@ -212,3 +209,13 @@ def test_dcmqi_reads_the_same_voxels(seg_type, segment, labels, tmp_path):
         ours = np.linalg.inv(TO_LPS @ affine_of("oblique")) @ [*mm, 1]
         found[tuple(np.rint(ours[:3]).astype(int))] = voxels[tuple(place)]
     np.testing.assert_array_equal(found, labels)
+
+
+@pytest.mark.parametrize("seg_type", ["binary", "labelmap"])
+@pytest.mark.parametrize(("time_point", "first"), [(0, 9), (1, 1)])
+def test_a_segmentation_of_one_echo_refers_to_its_frames(segment, labels, time_point, first, seg_type):
+    seg = opened(segment([with_echoes(labels, labels)], time_point=time_point), seg_type=seg_type)
+    for groups in seg.PerFrameFunctionalGroupsSequence:
+        [source] = groups.DerivationImageSequence[0].SourceImageSequence
+        z = round((groups.PlanePositionSequence[0].ImagePositionPatient[2] - ORIGIN[2]) / SPACING[2])
+        assert source.ReferencedFrameNumber == first + z

@@ -52,4 +52,5 @@ def read_series(
     # of a multi-frame file all slices have one header
     sources = tuple({id(one.header): one.header for one in placed.slices}.values())
     positions = np.array([one.position for one in placed.slices])
-    return DicomSeries(volume, sources, tuple(notes), placed.slices[0].modality, placed.is_tilted, positions)
+    frames = tuple(one.frame + 1 for one in placed.slices)
+    return DicomSeries(volume, sources, tuple(notes), placed.slices[0].modality, placed.is_tilted, positions, frames)

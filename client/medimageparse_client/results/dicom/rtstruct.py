@@ -86,18 +86,11 @@ def empty_structure_set(series: DicomSeries) -> SOPClass:
 
 def image_of(series: DicomSeries, z: int) -> Dataset:
     """What a contour on slice z refers to."""
-    is_multi_frame = len(series.sources) != len(series.positions)
-    header = series.sources[0 if is_multi_frame else z]
+    header = series.sources[0 if series.is_multi_frame else z]
     image = item(ReferencedSOPClassUID=header.SOPClassUID, ReferencedSOPInstanceUID=header.SOPInstanceUID)
-    if is_multi_frame:
-        image.ReferencedFrameNumber = frame_at(header, series.positions[z])
+    if series.is_multi_frame:
+        image.ReferencedFrameNumber = series.frames[z]
     return image
-
-
-def frame_at(header: Dataset, position: npt.NDArray[np.float64]) -> int:
-    """The frame of a multi-frame file that lies there, from 1."""
-    places = [frame.PlanePositionSequence[0].ImagePositionPatient for frame in header.PerFrameFunctionalGroupsSequence]
-    return 1 + int(np.argmin(np.linalg.norm(np.array(places, np.float64) - position, axis=1)))
 
 
 def frame_of_reference(series: DicomSeries, images: list[Dataset]) -> Dataset:

@@ -65,6 +65,8 @@ def encode_seg(result: Segmented, seg_type: SegType = "binary") -> bytes:
         omit_empty_frames=seg_type != "labelmap",
         **places_of(series),
     )
+    if series.is_multi_frame:
+        refer_to_frames(made, series.frames)
     file = io.BytesIO()
     made.save_as(file, enforce_file_format=True)
     return file.getvalue()
@@ -110,7 +112,7 @@ def segment(prompt: str, label: int, colour: Colour, checkpoint: str) -> hd.seg.
 
 def places_of(series: DicomSeries) -> dict[str, Any]:
     """Where the slices lie, of a multi-frame source, whose frames may have any order; single files say it."""
-    if len(series.sources) == len(series.positions):
+    if not series.is_multi_frame:
         return {}
     directions = (LPS_TO_RAS @ series.volume.affine)[:3, :3]
     mm = np.linalg.norm(directions, axis=0)
@@ -120,3 +122,11 @@ def places_of(series: DicomSeries) -> dict[str, Any]:
         "plane_orientation": hd.PlaneOrientationSequence("PATIENT", tuple((directions / mm)[:, :2].T.ravel())),
         "pixel_measures": hd.PixelMeasuresSequence((down_columns, along_rows), between, between),
     }
+
+
+def refer_to_frames(made: hd.seg.Segmentation, frames: tuple[int, ...]) -> None:
+    """Keeps of the references those to `frames`; highdicom refers to all that lie at a place, of other echoes too."""
+    for groups in made.PerFrameFunctionalGroupsSequence:
+        for derivation in groups.get("DerivationImageSequence", ()):
+            sources = derivation.SourceImageSequence
+            derivation.SourceImageSequence = [one for one in sources if one.ReferencedFrameNumber in frames]
