@@ -3,6 +3,7 @@
 Needs the extra `dicom`. Of the header only TAGS are read.
 """
 
+import logging
 import struct
 import subprocess
 import warnings
@@ -90,10 +91,22 @@ DAMAGED = "the DICOM file is damaged or cut short; send it again, whole"
 
 @contextmanager
 def without_pydicoms_warnings() -> Iterator[None]:
-    """They are about odd tags, are no help to a caller, and can hold what stands in the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+    """They are about odd tags, are no help to a caller, and can hold what stands in the file, as its logs can."""
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("pydicom", "highdicom")]
+    loggers = [logging.getLogger(name) for name in names]
+
+    def is_told(record: logging.LogRecord) -> bool:  # one for each call, so that threads do not take away each other's
+        return False
+
+    for logger in loggers:
+        logger.addFilter(is_told)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_told)
 
 
 def read_header(data: bytes) -> pydicom.Dataset:

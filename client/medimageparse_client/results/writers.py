@@ -40,4 +40,11 @@ def encode_dicom(result: Segmented, ending: str, seg_type: SegType) -> bytes:
         raise InvalidRequest(
             f"{ending} needs {error.name}, which is not installed: pip install 'medimageparse-client[dicom]'"
         ) from error
-    return encode_seg(result, seg_type) if ending == SEG else encode_rtstruct(result)
+    try:
+        return encode_seg(result, seg_type) if ending == SEG else encode_rtstruct(result)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # of highdicom or pydicom, about the headers that they copy; their words can hold what stands there
+        raise InvalidRequest(
+            f"the headers of the series are not as DICOM asks, and no {ending} can be made of them "
+            f"({type(error).__name__}); save .nii.gz"
+        ) from None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pydicom
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 
-from medimageparse_client.errors import InvalidVolume
+from medimageparse_client.errors import InvalidImage, InvalidVolume
 from medimageparse_client.formats.dicom_header import DERIVED, value_of
 from medimageparse_client.formats.dicom_series.files import Header
 
@@ -91,7 +91,11 @@ def key_of(tags: pydicom.Dataset) -> tuple[str, str]:
 
 
 def number_of_series(tags: pydicom.Dataset) -> int:
-    return int(value_of(tags, "SeriesNumber") or 0)
+    """0 where it is left out, or no number."""
+    try:
+        return int(value_of(tags, "SeriesNumber") or 0)
+    except (InvalidImage, TypeError, ValueError):
+        return 0
 
 
 def words_for(group: Iterable[Header]) -> str:

@@ -4,8 +4,11 @@ import copy
 from dataclasses import replace
 
 import pydicom
+from highdicom import PatientSexValues
+from pydicom.valuerep import DA, TM
 
 from medimageparse_client.errors import InvalidRequest
+from medimageparse_client.formats.dicom_series.choice import number_of_series
 from medimageparse_client.formats.series import DicomSeries
 from medimageparse_client.results.segmented import Segmented
 
@@ -24,6 +27,15 @@ TYPE_2 = (
     "StudyTime",
     "ReferringPhysicianName",
 )
+# of TYPE_2 what must be written in one way
+KINDS = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM, "PatientSex": PatientSexValues}
+REFERRED = {
+    "StudyInstanceUID": "study",
+    "SeriesInstanceUID": "UID",
+    "SOPClassUID": "kind of object",
+    "SOPInstanceUID": "UID of each slice",
+    "FrameOfReferenceUID": "frame of reference",
+}
 
 
 def source_of(result: Segmented) -> DicomSeries:
@@ -42,18 +54,27 @@ def source_of(result: Segmented) -> DicomSeries:
 
 def completed(header: pydicom.Dataset) -> pydicom.Dataset:
     """A copy with each of TYPE_2, empty where it is missing, and with what highdicom asks of a multi-frame file."""
-    if not header.get("FrameOfReferenceUID"):
-        raise InvalidRequest(
-            "the series has no frame of reference (FrameOfReferenceUID), so no object can refer to its places; "
-            "save .nii.gz"
-        )
+    for name, what in REFERRED.items():
+        if not header.get(name):
+            raise InvalidRequest(
+                f"the series has no {what} ({name}), so no object can refer to it; save .nii.gz, or export it again"
+            )
     header = copy.copy(header)
     for name in TYPE_2:
-        if name not in header:
+        if name not in header or not is_conformant(name, header[name].value):
             setattr(header, name, "")
     if "PerFrameFunctionalGroupsSequence" in header:
         share(header)
     return header
+
+
+def is_conformant(name: str, value: object) -> bool:
+    """Whether an object may hold the value; of odd ones pydicom tells in its error, and highdicom takes none."""
+    kind = KINDS.get(name)
+    try:
+        return kind is None or kind(str(value)) is not None
+    except ValueError:
+        return False
 
 
 def share(header: pydicom.Dataset) -> None:
@@ -71,4 +92,4 @@ def checkpoint_of(result: Segmented) -> str:
 
 
 def series_number(series: DicomSeries) -> int:
-    return SERIES_NUMBERS + int(series.sources[0].get("SeriesNumber") or 0)
+    return SERIES_NUMBERS + number_of_series(series.sources[0])
