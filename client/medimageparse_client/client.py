@@ -23,6 +23,7 @@ from medimageparse_client.health import Health
 from medimageparse_client.inputs import (
     SliceAxis,
     check_prompts,
+    check_sought,
     encode_image_options,
     encode_options,
     encode_prompts,
@@ -116,8 +117,8 @@ class Client:
         volume: path of a .nii, .nii.gz, .nrrd or .mha file, the bytes of one, a nibabel image, an array [x,y,z] with
             `affine`; with the extra `dicom` a series: a folder or a zip of slices, a multi-frame file, a DicomSeries
         prompts: one text for each structure, for example "left kidney"; label k is the k-th prompt
-        preset: in place of prompts a set of the catalogue, for example "CT-Abdomen", or several separated by "&"; the
-            report has the structures' ids
+        preset: in place of prompts a set of the catalogue, for example "CT-Abdomen", several separated by "&", or for
+            a DICOM series "auto": those for its modality and body part; the report has the structures' ids
         affine: [4,4], voxels to millimetres (RAS+); for arrays, and only for them
         time_point: which volume of a 4D series to send, from 0; a series without it is refused before it is sent
         intensity: "auto" windows CT in Hounsfield units (soft tissue), keeps 0..255 and takes percentiles otherwise
@@ -134,20 +135,20 @@ class Client:
             far; if it raises, the request is cancelled. Over HTTP, and by a server without medimageparse_3d_stream, it
             is called once, at the end
         """
-        sought = encode_sought(prompts, preset)
+        prompts = check_sought(prompts, preset)
         opened = open_series(
             volume, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt
         )
-        described = opened.describe(intensity) if opened else {}
+        described = opened.describe(intensity, preset) if opened else {}
         if opened:
             volume, time_point, intensity = opened.volume, None, described["intensity"]
         data = encode_volume(volume, affine, time_point)
         options = encode_options(intensity, orientation, slice_axis, maps, instances, draws)
-        inputs = {"image": data, **sought, **options}
+        inputs = {"image": data, **encode_sought(prompts, preset, opened), **options}
         wanted = [*([maps] if maps else []), *["instances"] * instances, *["uncertainty"] * (draws > 1)]
         outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
         answer, progress = self._ask(MODEL_3D, inputs, outputs, progress)
-        result = decode_answer(check_prompts(prompts) if prompts is not None else None, data, answer, wanted)
+        result = decode_answer(prompts, data, answer, wanted)
         if progress:
             n_slices = result.scores.shape[1]
             found = zip(result.prompts, result.facts.prompts, strict=True)
@@ -196,8 +197,7 @@ class Client:
         if tile and encoded.made_of:
             raise InvalidRequest("a slice is sent at the networks' size, so there is nothing to tile; leave tile out")
         text = {} if prompts is None else {"text": encode_prompts(prompts)}
-        options = encode_image_options(image_type, joint, p_value_threshold, tile)
-        inputs = {"image": encoded.data, **text, **options}
+        inputs = {"image": encoded.data, **text, **encode_image_options(image_type, joint, p_value_threshold, tile)}
         answer, progress = self._ask(MODEL_2D, inputs, OUTPUTS_2D, progress)
         result = decode_image_answer(prompts, encoded, answer)
         if progress:

@@ -7,6 +7,8 @@ from medimageparse_contract.catalogue import presets, rows_of_presets
 from medimageparse_contract.options import MAPS_3D, MAX_DRAWS, Intensity, Maps, Orientation
 
 from medimageparse_client.errors import InvalidRequest
+from medimageparse_client.formats.body_part import AUTO, sets_of
+from medimageparse_client.formats.series import DicomSeries
 
 SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]
 
@@ -31,15 +33,23 @@ def encode_prompts(prompts: tuple[str, ...]) -> bytes:
         raise InvalidRequest("a prompt is not valid Unicode; write it in UTF-8") from error
 
 
-def encode_sought(prompts: str | Sequence[str] | None, preset: str | None) -> dict[str, bytes]:
-    """What the 3D model is to look for: the input `text`, or `preset`."""
+def check_sought(prompts: str | Sequence[str] | None, preset: str | None) -> tuple[str, ...] | None:
+    """What the 3D model is to look for: the prompts, trimmed, or a preset alone."""
     if (prompts is None) == (preset is None):
         raise InvalidRequest("give prompts, or a preset that names a set of them, and not both")
     if prompts is not None:
-        return {"text": encode_prompts(check_prompts(prompts))}
-    if not rows_of_presets(preset or "", "3d"):
-        raise InvalidRequest(f"the preset is unknown; there are {', '.join(presets('3d'))}, or several separated by &")
-    return {"preset": str(preset).encode()}
+        return check_prompts(prompts)
+    if preset != AUTO and not rows_of_presets(preset or "", "3d"):
+        known = ", ".join(presets("3d"))
+        raise InvalidRequest(f"the preset is unknown; there are {known}, several separated by &, or {AUTO}")
+    return None
+
+
+def encode_sought(prompts: tuple[str, ...] | None, preset: str | None, series: DicomSeries | None) -> dict[str, bytes]:
+    """The input `text`, or `preset`, which `check_sought` has seen."""
+    if prompts is not None:
+        return {"text": encode_prompts(prompts)}
+    return {"preset": sets_of(str(preset), series).encode()}
 
 
 def encode_options(

@@ -52,7 +52,7 @@ def add_prompts(group: argparse._ArgumentGroup) -> None:
         "--preset",
         metavar="NAME",
         help="all of a set, as CT-Abdomen, or of several, as 'CT-Abdomen & CT-Thorax', instead of prompts; "
-        "medimageparse structures lists them",
+        "medimageparse structures lists them. auto takes those for modality and body part of a DICOM series",
     )
     group.add_argument(
         "--by-name",

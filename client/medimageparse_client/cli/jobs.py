@@ -49,7 +49,7 @@ def make_plan(args: argparse.Namespace) -> Plan:
     inputs, prompts = split_arguments(args, args.arguments)
     asked = known_prompts(args, "3d" if kind.model == MODEL_3D else "2d", prompts)
     prompts = list(asked) if args.preset or args.by_name else prompts
-    if not prompts and not args.image_type:
+    if not (prompts or args.preset or args.image_type):
         raise WrongCommandLine(f"no prompt says what to look for; write it after the {kind.noun}, or use --prompt")
     checked = check_prompts(prompts) if prompts else ()
     problems: list[Exception] = []

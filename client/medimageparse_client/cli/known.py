@@ -6,12 +6,15 @@ from dataclasses import replace
 from medimageparse_contract.catalogue import Model, presets, rows_of_presets, structures
 
 from medimageparse_client.cli.console import WrongCommandLine
+from medimageparse_client.formats.body_part import AUTO
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.segmentation import Segmentation
 
 
 def known_prompts(args: argparse.Namespace, model: Model, prompts: list[str]) -> dict[str, str]:
     """Prompt to send -> the catalogue's id or name that it stands for; of a prompt that stands for itself, itself."""
+    if args.preset == AUTO and model == "3d":
+        return {}  # each series says what it shows
     if args.preset:
         return preset_prompts(args.preset, model)
     if not args.by_name:

@@ -25,6 +25,7 @@ from medimageparse_client.client import Client
 from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.files import ending_of
 from medimageparse_client.formats import volume_file
+from medimageparse_client.formats.body_part import AUTO
 from medimageparse_client.formats.dicomweb_address import is_address
 from medimageparse_client.formats.series import holds_dicom, holds_series
 from medimageparse_client.progress import Progress
@@ -122,6 +123,8 @@ def check_and_segment(args: argparse.Namespace) -> int:
         )
     if args.store and args.skip_existing:
         raise WrongCommandLine("--skip-existing does not know what the archive has; leave it out, or --store")
+    if args.preset == AUTO and args.label_table:
+        raise WrongCommandLine("--label-table is of structures that are known beforehand; name a --preset, not auto")
     if args.seg_type != "binary" and not (args.store or writes(args, SEG)):
         raise WrongCommandLine(f"--seg-type is for -o NAME{SEG} and --store; give one, or leave it out")
     return segment(args)

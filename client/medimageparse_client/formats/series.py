@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from medimageparse_contract.options import Intensity
 
+from medimageparse_client.formats.body_part import AUTO, sets_of
 from medimageparse_client.formats.dicomweb_address import is_address
 from medimageparse_client.formats.first_bytes import HEAD, is_dicom, read_head
 
@@ -55,16 +56,23 @@ class DicomSeries:
             return "ct-soft-tissue"
         return "percentile" if self.modality in PERCENTILE else "auto"
 
-    def describe(self, asked: Intensity) -> dict[str, Any]:
-        """What the report says under `dicom`, where `asked` is what the caller wants."""
+    def describe(self, asked: Intensity, preset: str | None = None) -> dict[str, Any]:
+        """What the report says under `dicom`, where `asked` is what the caller wants, and `preset` too.
+
+        Raises InvalidRequest where `preset` is "auto" and the series does not say what it shows.
+        """
         used = self.intensity if asked == "auto" else asked
-        return {
+        described = {
             "modality": self.modality,
             "slices": self.volume.shape[2],
             "intensity": used,
             "intensity_by": "caller" if asked != "auto" else "modality" if used != "auto" else "values",
             "resampled": self.is_resampled,
         }
+        if preset is None:
+            return described
+        preset_by = "modality and body part" if preset == AUTO else "caller"
+        return described | {"preset": sets_of(preset, self), "preset_by": preset_by}
 
 
 def holds_series(volume: Any) -> bool:
