@@ -3,6 +3,7 @@ does, a row for each network; what fails is a row too, with the sentence that th
 """
 
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--precisions", nargs="+", choices=("fp32", "fp16"), default=["fp32", "fp16"])
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 21)), metavar="N")
     options = parser.parse_args(arguments)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns about what it does not export
     record(options.results, all_rows(options), summary)
 
 
