@@ -103,9 +103,9 @@ test-unit: install-export  ## the tests that start no server or browser and expo
 download: install-export  ## fetch the published checkpoints (needs a Hugging Face token and their licence accepted)
 	for model in $(DOWNLOAD); do $(BIN)/python -m medimageparse download --model $$model --folder checkpoints || exit 1; done
 
-export: install-export  ## model.onnx of a model's three networks: CHECKPOINT=checkpoints/biomedparse_v2.ckpt PRECISION=fp32|fp16
+export: install-export  ## model.onnx of a model's three networks: CHECKPOINT=checkpoints/biomedparse_v2.ckpt PRECISION=fp32|fp16 CHECK_ENGINE=1
 	@test -n "$(CHECKPOINT)" || { echo "say which checkpoint: make export CHECKPOINT=checkpoints/biomedparse_v2.ckpt"; exit 1; }
-	$(BIN)/python -m medimageparse export --checkpoint "$(CHECKPOINT)" --precision $(PRECISION) --repository model_repository
+	$(BIN)/python -m medimageparse export --checkpoint "$(CHECKPOINT)" --precision $(PRECISION) --repository model_repository $(if $(CHECK_ENGINE),--check-engine)
 
 engines:  ## model.plan from model.onnx, on the GPU that will serve, in a container with tensorrt (see README)
 	PYTHONPATH=contract:export:serving python3 -m medimageparse engines --repository model_repository

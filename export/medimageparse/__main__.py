@@ -39,6 +39,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="write to a new copy of the repository whose network configs carry the sizes of the weights: "
         "for other than the published sizes under TensorRT or the ONNX Runtime backend",
     )
+    export.add_argument(
+        "--check-engine",
+        action="store_true",
+        help="then build an engine of each graph with NVIDIA's compiler, for SM80 and on this machine's CPU: "
+        "does it take the graph? Nothing is run (needs tensorrt-rtx-cu13, which the extra test brings)",
+    )
 
     engines = commands.add_parser(
         "engines", help="build model.plan from model.onnx and compare the two, on the serving GPU"
@@ -75,6 +81,10 @@ def export(options: argparse.Namespace) -> None:
     if options.repository_copy is not None:
         repository = copy_repository(repository, options.repository_copy, variant)
     export_networks(modules, variant, source, repository, options.precision)
+    if options.check_engine:
+        from medimageparse.check_engine import check_engines
+
+        check_engines(repository, variant)
 
 
 def engines(options: argparse.Namespace) -> None:

@@ -29,9 +29,10 @@ from medimageparse.comparison import (
     margin,
     summary,
 )
+from medimageparse.engine_facts import described, megabytes, shape
 from medimageparse.errors import ExportError
 from medimageparse.manifest import write_json
-from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
+from medimageparse.served_tensors import Network, networks
 from medimageparse.variants import VARIANTS
 from medimageparse.watched_graph import DECISION, EVIDENCE, content, decided, imposed, own_name, watched
 
@@ -73,9 +74,10 @@ def build_plan(
     return bytes(plan)
 
 
-def shape(spec: TensorSpec, size: str) -> tuple[int, ...]:
-    """A tensor's shape with every dynamic dimension at its smallest, usual or largest."""
-    return tuple(getattr(d, size) if isinstance(d, Dimension) else d for d in spec.shape)
+def workspace_bytes(trt: ModuleType) -> int:
+    """What a builder may use for the temporaries of a layer: its default, which build_plan leaves."""
+    config = trt.Builder(trt.Logger(trt.Logger.WARNING)).create_builder_config()
+    return int(config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE))
 
 
 class Engine:
@@ -146,6 +148,7 @@ def build_engines_of(trt: ModuleType, repository: Path, exported: Mapping[str, A
 
     examples = [example_inputs(variant, *sizes, run=run_graph) for sizes in COMPARED_SIZES]
     for name, network in table.items():
+        logger.info("%s", described(network, onnx_ir.load(graphs[name]), workspace_bytes(trt)))
         logger.info("%s: building its engine, which takes minutes", name)
         plan = build_plan(trt, graphs[name].read_bytes(), network)
         served = telling = Engine(trt, plan)
@@ -156,7 +159,9 @@ def build_engines_of(trt: ModuleType, repository: Path, exported: Mapping[str, A
             reference = on_gpu(content(imposed(onnx_ir.load(graphs[name]))))
         given = [named(network, example[name]) for example in examples]
         report = compare_engine(network, given, served, telling, reference, exported["precision"])
-        logger.info("%s built; against ONNX Runtime on the same GPU: %s", name, summary(report))
+        sizes = megabytes(len(plan)), megabytes(served.engine.device_memory_size_v2)
+        logger.info("%s built: %s, and %s are reserved for each instance that runs it", name, *sizes)
+        logger.info("%s against ONNX Runtime on the same GPU: %s", name, summary(report))
         install(graphs[name].with_name("model.plan"), plan, trt.__version__, report)
 
 
