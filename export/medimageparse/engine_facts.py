@@ -19,8 +19,8 @@ SLICES = (
     "more are needed than a window has, `window_size` in medimageparse_3d/config.pbtxt"
 )
 GROUPS = (
-    "groups: MAX_GROUPS in export/medimageparse/variants.py, and `max_groups` of tokenize_prompts; each takes a pass of "
-    "the decoder"
+    "groups: MAX_GROUPS in export/medimageparse/variants.py, and `max_groups` of tokenize_prompts; each takes a pass "
+    "of the decoder"
 )
 MORE = {"prompts": PROMPTS, "prompts_per_group": PROMPTS, "slices": SLICES, "slices_and_halo": SLICES, "groups": GROUPS}
 
@@ -61,12 +61,13 @@ def described(network: Network, graph: onnx_ir.Model, workspace_bytes: int) -> s
     sizes = "; ".join(f"{d.name} {d.smallest}, {d.usual}, {d.largest}" for d in dynamic) or "one shape only"
     both = tensor_bytes((*network.inputs, *network.outputs), "largest")
     more = list(dict.fromkeys(MORE[d.name] for d in dynamic if d.name in MORE))
+    constants, kernels = megabytes(constant_bytes(graph)), megabytes(KERNELS)
     lines = [
         f"{network.name}:",
-        f"optimization profile (smallest, usual, largest): {sizes}; inputs and outputs at the largest {megabytes(both)}",
-        f"workspace: TensorRT's default, up to {megabytes(workspace_bytes)}; what it reserves is known once it is built",
-        f"expected size: {megabytes(constant_bytes(graph))} of weights and constants, and about {megabytes(KERNELS)} of "
-        "kernels",
+        f"optimization profile (smallest, usual, largest): {sizes}",
+        f"inputs and outputs at the largest: {megabytes(both)}",
+        f"workspace: TensorRT's default, up to {megabytes(workspace_bytes)}; what it reserves is said at the end",
+        f"expected size: {constants} of weights and constants, and at most some {kernels} of kernels",
     ]
     lines += [f"for more {sentence}" for sentence in more]
     return "\n  ".join(lines)

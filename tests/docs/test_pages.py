@@ -16,8 +16,8 @@ TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 VARIABLES = set(re.findall(r"\$\(([A-Z_]+)\)", MAKEFILE))
 SOURCE_ENDINGS = (".py", ".sh", ".yaml", ".conf", ".toml", "Dockerfile", "Makefile")
 BUILT = ("model.plan",)  # no file of the checkout
-FOREIGN_FLAGS = {  # of docker, of tritonserver, and of trtexec
-    "--gpus", "--rm", "--shm-size", "--cuda-memory-pool-byte-size", "--log-verbose", "--useCudaGraph",
+FOREIGN_FLAGS = {  # of docker, and of tritonserver
+    "--gpus", "--rm", "--shm-size", "--cuda-memory-pool-byte-size", "--log-verbose",
 }  # fmt: skip
 
 
