@@ -14,9 +14,12 @@ from medimageparse_serving.launch.launch_errors import ServeError
 QUERY = ("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader")
 
 
-def check_manifests(repository: Path, models: list[str], runtime: str) -> None:
-    """ServeError if a graph, or with TensorRT a plan, is not what its manifest says, or a step has no code."""
-    here = sorted(set(compute_capabilities())) if runtime == "tensorrt" else []
+def check_manifests(repository: Path, models: list[str], runtime: str, with_gpu: bool = True) -> None:
+    """ServeError if a graph, or with TensorRT a plan, is not what its manifest says, or a step has no code.
+
+    with_gpu: whether an engine is also compared with the GPUs of this machine.
+    """
+    here = sorted(set(compute_capabilities())) if runtime == "tensorrt" and with_gpu else None
     for model in models:
         if model in PUBLIC_MODELS:
             check_version(read_json(repository / model / "1" / "networks.json", model).get("version"), model)
@@ -64,12 +67,17 @@ def compare(path: Path, model: str, expected: object, target: str) -> None:
         )
 
 
-def check_engine(folder: Path, model: str, manifest: dict[str, Any], here: list[str]) -> None:
-    """An engine runs on the kind of GPU that built it, its manifest says which; here: the kinds in this machine."""
+def check_engine(folder: Path, model: str, manifest: dict[str, Any], here: list[str] | None) -> None:
+    """An engine runs on the kind of GPU that built it, its manifest says which.
+
+    here: the kinds in this machine; None if that is no question.
+    """
     engine = manifest.get("engine")
     if not isinstance(engine, dict):
         raise ServeError(f"the manifest of {model} knows no engine; build it on this GPU: make engines")
     compare(folder / "model.plan", model, engine.get("plan_sha256"), "make engines")
+    if here is None:
+        return
     name, _, rest = str(engine.get("gpu", "")).partition(", ")
     built_for = rest.partition(", ")[0]
     if not here:

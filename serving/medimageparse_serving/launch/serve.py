@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from medimageparse_serving.launch.gateway_process import GatewayProcess
 from medimageparse_serving.launch.launch_errors import ServeError
 from medimageparse_serving.launch.leftovers import SHM, Scratch
 from medimageparse_serving.launch.manifests import check_manifests
+from medimageparse_serving.launch.model_store import assemble
 from medimageparse_serving.launch.server_log import say
 from medimageparse_serving.launch.service_metrics import ServiceMetrics, checkpoints
 from medimageparse_serving.launch.supervise import Supervisor
@@ -73,6 +75,7 @@ def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimagepar
     models = f"{' or '.join(PUBLIC_MODELS)}, or both with a comma between them; by default those that are built"
     parser.add_argument("--models", default="", help=models)
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
+    parser.add_argument("--store", type=Path, metavar="DIR", help="built files from here, the repository's code alone")
     parser.add_argument("--host", default="127.0.0.1", help="of gRPC; 0.0.0.0 serves other machines too")
     parser.add_argument("--http-host", default="127.0.0.1", help="of Triton's HTTP; others only in a trusted network")
     parser.add_argument("--metrics-host", default="127.0.0.1", help="of the metrics, which tell of no content")
@@ -202,6 +205,8 @@ def main(
     try:
         check_ports(options)
         warn(options)
+        if options.store and make_repository is None:
+            make_repository = partial(assemble, options.repository, options.store)
         if make_repository is None:
             serve(options, options.repository)
             return 0
