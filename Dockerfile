@@ -22,7 +22,7 @@ COPY model_repository model_repository
 
 # triton-server, which the image comes with; as numbers, so that Kubernetes can see that it is not root
 USER 1000:1000
-# 8003: probes, see deploy/kubernetes. `docker stop -t 180` lets requests under way finish
+# 8003: probes, see docs/kubernetes.md. `docker stop -t 180` lets requests under way finish
 EXPOSE 8001 8002 8003 8080
 ENTRYPOINT ["python3", "-m", "medimageparse_serving.launch", "--host", "0.0.0.0", "--metrics-host", "0.0.0.0", "--gateway-port", "8080"]
 CMD ["--runtime", "tensorrt"]
