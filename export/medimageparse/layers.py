@@ -36,6 +36,7 @@ class Attention(nn.Module):
     def __init__(self, width: int, n_heads: int):
         super().__init__()
         self.n_heads = n_heads
+        self.scale = 1 / math.sqrt(width // n_heads)
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))  # rows: queries, keys, values
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -51,7 +52,7 @@ class Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None = None) -> Tensor:
         """Queries [B, heads, L, C / heads] over keys, values -> [B, L, C]; blocked broadcasts to [B, heads, L, N]."""
-        scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
+        scores = (q * self.scale) @ k.transpose(-1, -2)
         scores = scores.float()
         if blocked is not None:
             scores = scores.masked_fill(blocked, -math.inf)
