@@ -1,4 +1,4 @@
-"""Networks are compared on equal decisions: chance is excused, and errors of one weight are not."""
+"""Networks are compared on equal decisions: chance is excused. What is not: test_planted_errors.py."""
 
 import copy
 
@@ -11,7 +11,7 @@ from medimageparse.build_engine import compare_engine, named, of_session
 from medimageparse.comparison import check, differences, example_inputs
 from medimageparse.decisions import decisions_of, telling
 from medimageparse.errors import ExportError
-from medimageparse.export_onnx import graph_of, measure, run_module, to_float16
+from medimageparse.export_onnx import graph_of, measure, run_module
 from medimageparse.served_tensors import networks
 from medimageparse.variants import TINY, TINY_2D
 from medimageparse.watched_graph import content, imposed, watched, widened
@@ -43,62 +43,8 @@ def edit(model: onnx_ir.Model, name: str, change) -> None:
     weights.const_value = onnx_ir.tensor(change(array).astype(array.dtype), name=name)
 
 
-def one_percent(array):
-    return array * 1.01
-
-
 def dropped(array):
     return array * 0
-
-
-def swapped_axes(array):
-    side = round(len(array) ** 0.5)
-    return array.reshape(side, side, -1).swapaxes(0, 1).reshape(array.shape)
-
-
-PLANTED = [
-    (TINY, "text_encoder_3d", "text_encoder.lang_proj", one_percent),
-    (TINY, "text_encoder_3d", "text_encoder.resblocks.0.attn.in_proj_bias", dropped),
-    (TINY, "image_encoder_3d", "backbone.stages.2.blocks.0.modulation.f.bias", dropped),
-    (TINY, "mask_decoder_3d", "mask_decoder.layers.0.self_attention.attention.in_proj_weight", one_percent),
-    (TINY, "mask_decoder_3d", "mask_decoder.layers.0.ffn.linear1.bias", dropped),
-    (TINY, "mask_decoder_3d", "mask_decoder.positions_0", swapped_axes),
-    (TINY_2D, "text_encoder", "text_encoder.lang_proj", one_percent),
-    (TINY_2D, "image_encoder", "backbone.stages.2.blocks.0.modulation.f.bias", dropped),
-    (TINY_2D, "mask_decoder", "mask_decoder.layers.0.self_attention.attention.in_proj_weight", one_percent),
-    (TINY_2D, "mask_decoder", "mask_decoder.layers.0.ffn.linear1.bias", dropped),
-    (TINY_2D, "mask_decoder", "mask_decoder.positions_0", swapped_axes),
-]
-
-
-@pytest.mark.parametrize(
-    ("variant", "name", "weights", "change", "precision"),
-    [
-        pytest.param(*case, precision, id=f"{case[1]}-{case[2]}-{case[3].__name__}-{precision}")
-        for case in PLANTED
-        for precision in (["fp32"] if case[3] is swapped_axes else ["fp32", "fp16"])  # fp16 has a folded copy of them
-    ],
-)
-def test_an_error_in_one_weight_is_caught(graph, variant, name, weights, change, precision):
-    module, network, inputs = parts(variant, name)
-    if precision == "fp16":
-        module = to_float16(copy.deepcopy(module)).float()
-    model = graph(variant, name, precision)
-    edit(model, weights, change)
-    with pytest.raises(ExportError):
-        check(measure(module, network, watched(model), [inputs]), name, {"fp16": "widened"}.get(precision, precision))
-
-
-@BOTH_MODELS
-def test_a_wrong_epsilon_is_caught(graph, variant):
-    *_, name = networks(variant)
-    module, network, inputs = parts(variant, name)
-    model = graph(variant, name, "fp32")
-    norms = [node for node in model.graph if "epsilon" in node.attributes]
-    for node in norms:
-        node.attributes["epsilon"] = onnx_ir.AttrFloat32("epsilon", 1e-3)
-    with pytest.raises(ExportError, match="differs"):
-        check(measure(module, network, watched(model), [inputs]), name, "fp32")
 
 
 def within_rounding(variant):
