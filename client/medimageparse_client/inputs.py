@@ -49,7 +49,8 @@ def encode_sought(prompts: tuple[str, ...] | None, preset: str | None, series: D
     """The input `text`, or `preset`, which `check_sought` has seen."""
     if prompts is not None:
         return {"text": encode_prompts(prompts)}
-    return {"preset": sets_of(str(preset), series).encode()}
+    shown = (series.modality, series.sources[0]) if series else ()
+    return {"preset": sets_of(str(preset), *shown).encode()}
 
 
 def encode_options(

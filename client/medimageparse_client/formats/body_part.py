@@ -7,8 +7,6 @@ from medimageparse_client.errors import InvalidRequest
 if TYPE_CHECKING:
     import pydicom
 
-    from medimageparse_client.formats.series import DicomSeries
-
 AUTO = "auto"
 ABDOMEN = ("ABDOMEN", "ABDOMENPELVIS", "CHESTABDOMEN", "CHESTABDPELVIS", "NECKCHESTABDOMEN", "NECKCHESTABDPELV")
 CHEST = ("CHEST", "THORAX", *ABDOMEN[2:], "NECKCHEST")
@@ -52,14 +50,17 @@ REGIONS = {
 }
 
 
-def sets_of(preset: str, series: "DicomSeries | None") -> str:
-    """The preset; of "auto" the sets for what the series shows, with "&" between them, or InvalidRequest."""
+def sets_of(preset: str, modality: str = "", header: "pydicom.Dataset | None" = None) -> str:
+    """The preset; of "auto" the sets for what a series shows, with "&" between them, or InvalidRequest.
+
+    header: one of the series; none for a volume that is no series
+    """
     if preset != AUTO:
         return preset
     way_out = "name a preset (medimageparse structures lists them), or give prompts"
-    if series is None:
+    if header is None:
         raise InvalidRequest(f"the preset auto is for DICOM series, which say what they show; {way_out}")
-    part, prefix = body_part(series.sources[0]), f"{series.modality.lower()}-"
+    part, prefix = body_part(header), f"{modality.lower()}-"
     names = [name for name, parts in SHOWN.items() if part in parts and name.startswith(prefix)]
     if not names:
         why = "the series does not name its body part" if not part else "no set is for its modality and body part"

@@ -72,7 +72,7 @@ class DicomSeries:
         if preset is None:
             return described
         preset_by = "modality and body part" if preset == AUTO else "caller"
-        return described | {"preset": sets_of(preset, self), "preset_by": preset_by}
+        return described | {"preset": sets_of(preset, self.modality, self.sources[0]), "preset_by": preset_by}
 
 
 def holds_series(volume: Any) -> bool:
