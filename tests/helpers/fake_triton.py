@@ -100,6 +100,8 @@ class Logger:
     def log_error(cls, line):
         cls.lines.append(line)
 
+    log_warn = log_error
+
 
 class MetricFamily:
     """Counters by name and labels, of all that were made."""

@@ -64,9 +64,12 @@ def end_at_once(process):
 
 
 def triton_of(service):
-    """The tritonserver of a serve.py, its python steps by their command lines, and the names of its shared memory."""
+    """The tritonserver of a serve.py, its python steps that run, and the names of its shared memory.
+
+    A step that died with a request stays a zombie as long as tritonserver lives, which waits for it in vain.
+    """
     [triton] = [pid for pid in children(service.process.pid) if "tritonserver" in command_line(pid)]
-    steps = {pid: command_line(pid) for pid in children(triton)}
+    steps = {pid: line for pid in children(triton) if (line := command_line(pid))}
     [prefix] = re.findall(r"shm-region-prefix-name=([\w-]+)", command_line(triton))
     return triton, steps, prefix
 

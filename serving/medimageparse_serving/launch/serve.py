@@ -34,6 +34,7 @@ from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 __all__ = ["PUBLIC_MODELS", "REPOSITORY", "SHM", "ServeError", "Tls", "TritonServer", "free_port", "has_bf16"]
 
 LONGEST_DRAIN_S = 24 * 3600
+STEP_PATIENCE_S = 30  # to load a network of the published size takes some of them
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -67,6 +68,17 @@ def seconds(text: str) -> float:
     return found
 
 
+def gibibytes(text: str) -> float:
+    """In bytes."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0
+    if not 0.1 <= found < 2**20:
+        raise argparse.ArgumentTypeError("it is a number of GiB, at least 0.1")
+    return found * 2**30
+
+
 def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimageparse-serve") -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         prog=prog, description="Starts tritonserver on the model repository, until Ctrl-C."
@@ -88,6 +100,7 @@ def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimagepar
     parser.add_argument("--gateway-config", type=Path, metavar="TOML", help="its file: keys, limits, TLS")
     parser.add_argument("--canary-interval", type=float, default=5, metavar="S", help="seconds between canaries")
     parser.add_argument("--canary-timeout", type=float, default=60, metavar="S", help="without any answer: hung")
+    parser.add_argument("--step-memory", type=gibibytes, metavar="GIB", help="a Python step with more is loaded again")
     parser.add_argument("--drain", type=seconds, default=60, metavar="S", help="for requests under way, when it stops")
     parser.add_argument("--tls-certificate", type=Path, metavar="FILE", help="PEM; gRPC then takes TLS only")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, of that certificate")
@@ -157,6 +170,7 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
         flags=tuple(options.flags),
         tls=Tls(certificate, options.tls_key, options.tls_client_ca) if certificate else None,
         drain_s=options.drain,
+        step_patience_s=STEP_PATIENCE_S,
     )
     for model, reason in server.left_out.items():
         say(f"{model} is not served: {reason}")
@@ -166,7 +180,8 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
     gateway = gateway_of(options, server)
     served_checkpoints = checkpoints(server.repository, served)
     metrics = ServiceMetrics(server.runtime, served_checkpoints)
-    with Supervisor(server, served, metrics, options.probe_port, *times, gateway=gateway) as supervisor:
+    memory = options.step_memory or float("inf")
+    with Supervisor(server, served, metrics, options.probe_port, *times, gateway, memory) as supervisor:
         addresses = f"http {server.http_url}, grpc {server.grpc_url}, metrics {server.metrics_url}"
         if gateway:
             addresses = f"gateway {gateway.url}, {addresses}"

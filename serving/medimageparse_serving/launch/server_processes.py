@@ -34,6 +34,15 @@ def is_running(pid: int) -> bool:
         return True
 
 
+def own_memory(pid: int) -> int:
+    """Bytes that a process shares with no file and no other process; 0 if it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
     found = []

@@ -16,6 +16,7 @@ SHOWN_DIGITS = 12  # of a checkpoint's SHA-256
 FAMILIES = {
     "medimageparse_ready": ("gauge", "Whether /ready says 200"),
     "medimageparse_restarts_total": ("counter", "Restarts of tritonserver by the supervisor"),
+    "medimageparse_steps_loaded_again_total": ("counter", "Python steps that ended and were loaded again, each alone"),
     "medimageparse_canary_right_timestamp_seconds": ("gauge", "When the last right answer to a canary came"),
     "medimageparse_canary_wrong_total": (
         "counter",
@@ -39,7 +40,7 @@ class ServiceMetrics:
 
     def __init__(self, runtime: str, checkpoint_of: dict[str, str]) -> None:
         self.lock = threading.Lock()
-        self.samples = {"medimageparse_restarts_total": 0.0}
+        self.samples = {"medimageparse_restarts_total": 0.0, "medimageparse_steps_loaded_again_total": 0.0}
         for model, checkpoint in checkpoint_of.items():
             self.samples[f'medimageparse_canary_wrong_total{{model="{model}"}}'] = 0
             labels = f'model="{model}",runtime="{runtime}",version="{VERSION}",checkpoint="{checkpoint}"'
@@ -48,6 +49,10 @@ class ServiceMetrics:
     def count_restart(self) -> None:
         with self.lock:
             self.samples["medimageparse_restarts_total"] += 1
+
+    def count_loaded_again(self, n_steps: int) -> None:
+        with self.lock:
+            self.samples["medimageparse_steps_loaded_again_total"] += n_steps
 
     def canary_is_right(self, model: str, took_s: float) -> None:
         with self.lock:

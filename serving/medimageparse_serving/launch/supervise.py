@@ -1,11 +1,9 @@
 """Keeps a tritonserver answering right: what dies, stops or answers a canary wrong is started again.
 
-tritonserver 2.51 never restarts a python step that was killed and goes on to say that it is ready. To load the models
-again takes about as long as to start the whole server, and leaks shared memory; so the server is what is restarted.
+A Python step that died is loaded again while the other models answer. Where that does not help, and for all else, the
+server is restarted.
 """
 
-import http.client
-import re
 import threading
 import time
 from collections import deque
@@ -14,14 +12,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NoReturn
 
 from medimageparse_serving.launch import canary
-from medimageparse_serving.launch.addresses import address_of, open_local
+from medimageparse_serving.launch.addresses import address_of
+from medimageparse_serving.launch.canaries import Canaries
 from medimageparse_serving.launch.gateway_process import GatewayProcess
 from medimageparse_serving.launch.launch_errors import KilledError, ServeError
-from medimageparse_serving.launch.model_calls import own_models
 from medimageparse_serving.launch.probes import ProbeServer
 from medimageparse_serving.launch.server_log import say
-from medimageparse_serving.launch.server_processes import adopt_orphans, children, collect_orphans, is_running
+from medimageparse_serving.launch.server_processes import adopt_orphans
 from medimageparse_serving.launch.service_metrics import ServiceMetrics
+from medimageparse_serving.launch.steps import Fault, Steps
 from medimageparse_serving.launch.triton_server import TritonServer
 
 TICK_S = 0.1
@@ -30,7 +29,6 @@ CANARY_SHARE = 20  # a canary that takes 1 s is followed by 20 s without one: at
 ENDING_S = 2
 MAX_STARTS = 5  # failed ones in a row
 LONGEST_PAUSE_S, CALM_S = 30, 60
-EXEC_COUNT = re.compile(r'nv_inference_exec_count\{model="(\w+)".*\} (\S+)')
 
 
 def pause_s(n_recent: int) -> int:
@@ -54,15 +52,17 @@ class Supervisor:
         interval_s: float = 5,
         patience_s: float = 60,
         gateway: GatewayProcess | None = None,
+        step_memory_bytes: float = float("inf"),
     ) -> None:
         """The canary is sent every interval_s; no answer in patience_s, while nothing else ends either, means hung.
 
-        The gateway, if there is one, listens once the server has warmed up, and is kept running beside it.
+        The gateway, if there is one, listens once the server has warmed up, and is kept running beside it. A step that
+        has more memory of its own than step_memory_bytes is loaded again.
         """
         self.server, self.models, self.metrics, self.gateway = server, models, metrics, gateway
-        self.interval_s, self.patience_s = interval_s, patience_s
-        self.own_models = own_models(server.repository, models)
-        self.expected: dict[str, str] = {}
+        self.interval_s = interval_s
+        self.steps = Steps(server, step_memory_bytes)
+        self.canaries = Canaries(server, models, metrics, patience_s)
         self.canary_s = float("inf")
         self.has_started, self.problem = False, "starting"
         self.last_sign, self.longest_silence_s = time.monotonic(), 2 * server.ready_timeout_s + LONGEST_PAUSE_S
@@ -100,10 +100,10 @@ class Supervisor:
         """Restarts the server whenever it must be, until it does not start any more: then ServeError."""
         adopt_orphans()
         while True:
-            self.problem = self._wait_for_problem()
-            say(f"{self.problem}; the server is restarted")
+            fault = self._wait_for_fault()
             began = time.monotonic()
-            self._restart()
+            if not self._heal(fault):
+                self._restart()
             say(f"the canary is segmented right again after {time.monotonic() - began:.1f} s")
 
     def states(self) -> dict[str, tuple[bool, str]]:
@@ -123,8 +123,7 @@ class Supervisor:
         """A server whose canary was segmented, and the same as ever; ServeError if there is none."""
         self.last_sign = time.monotonic()
         self.server.start(is_open=False)
-        assert self.server.process is not None
-        self.steps = children(self.server.process.pid)
+        self.steps.look()
         try:
             self._warm_up()
         except ServeError:
@@ -136,21 +135,32 @@ class Supervisor:
     def _warm_up(self) -> None:
         began = time.monotonic()
         for _ in range(1 if self.has_started else WARM_UP_ROUNDS):
-            began_round = time.monotonic()
-            for model in self.models:
-                try:
-                    found = canary.segment(
-                        self.server.http_url, model, self.server.ready_timeout_s, self.server.inner_key
-                    )
-                except canary.CanaryError as error:
-                    kind = KilledError if self._ends() else ServeError
-                    raise kind(f"{model} does not segment the canary: {error}") from None
-                if self.expected.setdefault(model, found) != found:
-                    raise ServeError(f"{model} does not segment the canary as it did before: its answers are not sure")
-                self.metrics.canary_is_right(model, time.monotonic() - began_round)
-            self.canary_s = min(self.canary_s, time.monotonic() - began_round)
+            try:
+                self.canary_s = min(self.canary_s, self.canaries.warm_up())
+            except canary.CanaryError as error:
+                kind = KilledError if self._find_end() else ServeError
+                raise kind(str(error)) from None
             if time.monotonic() - began > WARM_UP_S:
                 break
+
+    def _heal(self, fault: Fault) -> bool:
+        """Whether the canary is segmented right again, with steps loaded anew; else the server is to be restarted."""
+        while fault.models:
+            self.problem = fault.sentence
+            say(f"{self.problem}; {', '.join(fault.models)} is loaded again")
+            try:
+                self.steps.load_again(fault.models)
+            except ServeError as error:
+                fault = Fault(str(error))
+                break
+            self.metrics.count_loaded_again(len(fault.models))
+            if not (problem := self.canaries.find_problem()):
+                self.problem = ""
+                return True
+            fault = self._find_end() or Fault(problem)
+        self.problem = fault.sentence
+        say(f"{self.problem}; the server is restarted")
+        return False
 
     def _restart(self) -> None:
         """A start that a caller may have ended is tried again for as long as it takes; of others MAX_STARTS."""
@@ -174,74 +184,26 @@ class Supervisor:
                 if failed == MAX_STARTS:
                     raise ServeError(f"the server does not start any more: {problem}") from None
 
-    def _wait_for_problem(self) -> str:
+    def _wait_for_fault(self) -> Fault:
         check: Future[str] | None = None
         due = time.monotonic() + self.interval_s
         while True:
             self.last_sign = began_tick = time.monotonic()
-            if problem := self._find_dead():
-                return problem
+            if fault := self.steps.find_fault():
+                return fault
             if self.gateway:
                 self.gateway.look_after()
             if check is None and began_tick >= due:
-                check = self.pool.submit(self._check_canaries)
+                check = self.pool.submit(self.canaries.find_problem)
             if check is not None and check.done():
                 if problem := check.result():
-                    return problem
+                    return self.steps.find_fault() or Fault(problem)
                 check, due = None, began_tick + max(self.interval_s, CANARY_SHARE * self.canary_s)
             time.sleep(TICK_S)
 
-    def _find_dead(self) -> str:
-        """A sentence on a process that ended; nothing if all run."""
-        assert self.server.process is not None
-        collect_orphans(self.server.process.pid)
-        if (code := self.server.process.poll()) is not None:
-            return f"tritonserver ended with code {code}"
-        processes = (self.server.process.pid, *self.steps)
-        return "" if all(map(is_running, processes)) else "a process of the server ended or was stopped"
-
-    def _ends(self) -> bool:
-        """Whether a process ended, or does in a moment: a connection breaks before that can be seen."""
+    def _find_end(self) -> Fault | None:
+        """A process that ended, or does in a moment: a connection breaks before that can be seen."""
         deadline = time.monotonic() + ENDING_S
-        while not (ended := bool(self._find_dead())) and time.monotonic() < deadline:
+        while not (fault := self.steps.find_fault()) and time.monotonic() < deadline:
             time.sleep(TICK_S)
-        return ended
-
-    def _check_canaries(self) -> str:
-        """What is wrong with a model's answers, twice in a row; nothing if they are right or the server is busy."""
-        for model in self.models:
-            if self._ask(model):
-                self.metrics.canary_is_wrong(model)
-                if problem := self._ask(model):
-                    return f"{model}: {problem}"
-        return ""
-
-    def _ask(self, model: str) -> str:
-        deadline, before = time.monotonic() + self.patience_s, self._count_computations(model)
-        while True:
-            patience = max(deadline - time.monotonic(), 0.1)
-            try:
-                found = canary.segment(self.server.http_url, model, patience, self.server.inner_key)
-            except canary.NoAnswerError:  # hung, or busy with other requests
-                if time.monotonic() < deadline:
-                    time.sleep(min(1, patience))
-                elif any(n > before.get(m, 0) + 1 for m, n in self._count_computations(model).items()):
-                    return ""  # one may be the canary's own, on its way to what hangs
-                else:
-                    return f"no answer to the canary in {self.patience_s:g} s, and no other request was finished"
-            except canary.CanaryError as error:
-                return f"no right answer to the canary: {error}"
-            else:
-                if found != self.expected[model]:
-                    return "the canary was segmented wrong"
-                self.metrics.canary_is_right(model, self.patience_s - (deadline - time.monotonic()))
-                return ""
-
-    def _count_computations(self, model: str) -> dict[str, int]:
-        """How often the model, and each that only it calls, has finished one."""
-        try:
-            with open_local(self.server.metrics_url, timeout=5) as answer:
-                counts = EXEC_COUNT.findall(answer.read().decode())
-        except (OSError, http.client.HTTPException):
-            return {}
-        return {name: int(float(count)) for name, count in counts if name in self.own_models[model]}
+        return fault

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import http.client
 import ipaddress
-import json
 import os
 import resource
 import secrets
@@ -13,7 +12,6 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.request
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,6 +24,7 @@ from medimageparse_serving.launch.child import as_child
 from medimageparse_serving.launch.launch_errors import ServeError, StarvedError
 from medimageparse_serving.launch.manifests import compute_capabilities
 from medimageparse_serving.launch.model_calls import reachable_models, with_streams
+from medimageparse_serving.launch.model_control import ModelControl
 from medimageparse_serving.launch.server_log import LOCK_GIVEN_UP, find_reason, is_news, tells_why
 from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.triton_flags import (
@@ -48,6 +47,7 @@ HERE = "127.0.0.1"
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ONE_BY_ONE = "--model-load-thread-count=1"
 RUNTIME = "MEDIMAGEPARSE_RUNTIME"  # for the reports
+PATIENCE = "MEDIMAGEPARSE_STEP_PATIENCE"  # in seconds
 # For inner models, which answer who knows it, and a file: while it is there, public ones do too.
 INNER_KEY, GATE = "MEDIMAGEPARSE_INNER_KEY", "MEDIMAGEPARSE_GATE"
 
@@ -78,8 +78,12 @@ class TritonServer:
         flags: tuple[str, ...] = (),
         tls: Tls | None = None,
         drain_s: float = 60,
+        step_patience_s: float = 0,
     ) -> None:
-        """No models: those that are built; port 0: any free one; `log` gets warnings and errors, or all if verbose."""
+        """No models: those that are built; port 0: any free one; `log` gets warnings and errors, or all if verbose.
+
+        A request waits step_patience_s for a step that died, which is of use where a Supervisor loads it again.
+        """
         self.repository, self.runtime = Path(repository).resolve(), choose_runtime(runtime)
         named, self.left_out = (list(models), {}) if models else find_built_models(self.repository, self.runtime)
         self.models = reachable_models(self.repository, named)
@@ -93,9 +97,10 @@ class TritonServer:
         self.ports = choose_ports({name: (self.hosts[name], port) for name, port in asked.items()})
         self.http_url, self.grpc_url, metrics = (address_of(self.hosts[name], self.ports[name]) for name in asked)
         self.metrics_url = f"http://{metrics}/metrics"
-        self.tls_flags, self.drain_s = tls.flags() if tls else [], drain_s
+        self.tls_flags, self.drain_s, self.step_patience_s = tls.flags() if tls else [], drain_s, step_patience_s
         self.admin_key, self.inner_key = find_admin_key(), secrets.token_urlsafe(32)
         self.admin_headers = {ADMIN_HEADER: self.admin_key, f"triton-grpc-protocol-{ADMIN_HEADER}": self.admin_key}
+        self.control = ModelControl(self.http_url, self.admin_headers)
         self.last_lines: deque[str] = deque(maxlen=50)
         self.process: subprocess.Popen[str] | None = None
         self.served_folder, self.shm_prefix, self.gate = self.repository, leftovers.PREFIX, Path()
@@ -134,7 +139,8 @@ class TritonServer:
 
     def told(self) -> dict[str, str]:
         """What the python steps learn by their environment."""
-        return {RUNTIME: self.runtime, INNER_KEY: self.inner_key, GATE: str(self.gate)}
+        told = {RUNTIME: self.runtime, INNER_KEY: self.inner_key, GATE: str(self.gate)}
+        return told | {PATIENCE: str(self.step_patience_s)}
 
     def _start(self, is_open: bool, *flags: str) -> None:
         self.last_lines.clear()
@@ -214,21 +220,11 @@ class TritonServer:
         """
         if self.process is None or self.process.poll() is not None:
             return
-        deadline = time.monotonic() + self.drain_s
+        public = with_streams(self.repository, models)
         with contextlib.suppress(OSError, ValueError):
-            for model in with_streams(self.repository, models):
-                self._ask_repository(f"models/{model}/unload")
-            while time.monotonic() < deadline:
-                if not any(model.get("state") == "UNLOADING" for model in self._ask_repository("index")):
-                    return
-                time.sleep(0.1)
-
-    def _ask_repository(self, path: str) -> list[dict[str, str]]:
-        url = f"http://{self.http_url}/v2/repository/{path}"
-        request = urllib.request.Request(url, b"{}", self.admin_headers)
-        with open_local(request, timeout=self.drain_s) as answer:
-            found: list[dict[str, str]] = json.loads(answer.read() or b"[]")
-        return found
+            for model in public:
+                self.control.unload(model, self.drain_s)
+            self.control.are_unloaded(public, self.drain_s)
 
     def stop(self, at_once: bool = False) -> None:
         """Ends the server and its python steps, and removes what they left in /tmp and /dev/shm.

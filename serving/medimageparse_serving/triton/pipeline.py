@@ -4,6 +4,7 @@ No ensemble, because Triton does not tell a running step of an ensemble that its
 output of a step, because BLS loses the codes of errors (tritonserver 2.51).
 """
 
+import asyncio
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from medimageparse_contract.sentences import STEP_DIED, TOOK_TOO_LONG
+from medimageparse_contract.sentences import STEP_AWAY, TOOK_TOO_LONG
 from numpy.typing import NDArray
 
 from medimageparse_serving.prompts.vocabulary import doubts, read_words
@@ -24,6 +25,8 @@ from medimageparse_serving.triton.counts import ANSWERED, CANCELLED, Counts, Wor
 from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
+# seconds that a request waits for a step that died, where somebody loads it again: the launcher sets it
+PATIENCE, PAUSE_S = "MEDIMAGEPARSE_STEP_PATIENCE", 0.1
 Arrays = dict[str, NDArray[Any]]
 Tell = Callable[[str], None]  # of progress, to a caller who listens
 
@@ -54,16 +57,21 @@ class Calls:
         """Begins an inference, unless the request has ended; what it gives is called, once, for the outputs."""
         self.check()
         name, began_ns = self.models[model], time.monotonic_ns()
-        pending = pb_utils.InferenceRequest(
-            model_name=name,
-            requested_output_names=list(names),
-            inputs=list(tensors),
-            preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
-            parameters=self.sent_along,
-        ).async_exec()
+        names, inputs = list(names), list(tensors)
+
+        def send() -> Any:
+            return pb_utils.InferenceRequest(
+                model_name=name,
+                requested_output_names=names,
+                inputs=inputs,
+                preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
+                parameters=self.sent_along,
+            ).async_exec()
+
+        pending = send()
 
         async def finish() -> Arrays:
-            outputs = read_response(await pending, name)
+            outputs = read_response(await self.insist(await pending, send, name), name)
             # of calls that run side by side the later one counts from the end of the earlier
             begin_ns = max(began_ns, self.ended_ns.get(name, 0))
             self.ended_ns[name] = time.monotonic_ns()
@@ -71,6 +79,17 @@ class Calls:
             return outputs
 
         return finish
+
+    async def insist(self, response: Any, send: Callable[[], Any], model: str) -> Any:
+        """The response; of a step that died, one of later, since the supervisor loads it again in a few seconds."""
+        deadline, is_first = time.monotonic() + float(os.environ.get(PATIENCE, "0")), True
+        while response.has_error() and STEP_AWAY.search(response.error().message()) and time.monotonic() < deadline:
+            if is_first:
+                pb_utils.Logger.log_warn(f"{model} died or is loaded again; a request waits for it")
+            self.check()
+            await asyncio.sleep(0 if is_first else PAUSE_S)
+            response, is_first = await send(), False
+        return response
 
     def milliseconds(self) -> dict[str, float]:
         """By model, and all together."""
@@ -83,7 +102,7 @@ def read_response(response: Any, model: str) -> Arrays:
     if response.has_error():
         reason = response.error().message().splitlines()[0]
         pb_utils.Logger.log_error(f"{model}: {reason}")
-        if STEP_DIED.search(reason):
+        if STEP_AWAY.search(reason):
             raise RequestEnded(f"{model} died; try again in a few seconds", pb_utils.TritonError.UNAVAILABLE)
         raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
     outputs = {tensor.name(): held(tensor.as_numpy(), response) for tensor in response.output_tensors()}

@@ -49,7 +49,8 @@ class Load:
 
     def __init__(self, url, volume, retries=0):
         self.url, self.retries, self.stopped = url, retries, threading.Event()
-        self.right, self.errors, self.wrong = {"volume": 0, "image": 0}, [], 0
+        self.right, self.failed = ({"volume": 0, "image": 0} for _ in range(2))
+        self.errors, self.wrong = [], 0
         window = volume.slicer[:, :, 1:4]
         picture = np.asarray(window.dataobj)[:, :, 1]
         picture = np.clip(picture / 2 + 128, 0, 255).astype(np.uint8)
@@ -79,6 +80,7 @@ class Load:
                     answer = self.requests[kind](client)
             except MedImageParseError as error:
                 self.errors.append(error)
+                self.failed[kind] += 1
                 self.stopped.wait(0.2)
                 continue
             if np.array_equal(answer, self.expected[kind]):
@@ -91,14 +93,50 @@ class Load:
         wait_until(lambda: all(self.right[kind] > before[kind] for kind in before))
 
 
-@pytest.mark.parametrize("victim", ["medimageparse_3d/", "mask_decoder/", "tritonserver"])
-def test_killed_under_load_it_comes_back_and_answers_nothing_wrong(service, volume, victim):
+def processes_of(service, victim):
+    """Those of tritonserver, or of the step whose folder is named."""
+    triton, steps, _ = triton_of(service)
+    return [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
+
+
+@pytest.mark.parametrize(
+    ("victim", "kind", "number"),
+    [
+        ("/medimageparse_3d/", "volume", signal.SIGKILL),
+        ("/decode_image/", "image", signal.SIGSTOP),
+        ("/encode_masks/", "volume", signal.SIGKILL),
+        ("/mask_decoder/", "image", signal.SIGKILL),
+        ("/image_encoder_3d/", "volume", signal.SIGSTOP),
+    ],
+)
+def test_a_step_is_loaded_again_while_the_other_model_answers(service, volume, victim, kind, number):
     triton, steps, prefix = triton_of(service)
-    [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
+    ill = processes_of(service, victim)
+    told = service.log.read_text()
+    with Load(service.grpc, volume) as load:
+        os.kill(ill[0], number)
+        wait_until(lambda: probe(service, "/ready") == 503)
+        assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+    assert load.wrong == 0
+    assert load.failed[{"volume": "image", "image": "volume"}[kind]] == 0
+    assert {type(error) for error in load.errors} <= {ServerUnavailable}
+    said = service.log.read_text().removeprefix(told)
+    assert f"ended or was stopped; {victim.strip('/')} is loaded again" in said
+    assert said.count("right again") == 1
+    now, loaded, _ = triton_of(service)
+    assert (now, len(loaded)) == (triton, len(steps))
+    assert set(steps) - set(loaded) == set(ill)  # all others are those of before
+    assert regions(prefix) == [f"{prefix}lock"]
+
+
+def test_a_killed_server_comes_back_and_answers_nothing_wrong(service, volume):
+    triton, steps, prefix = triton_of(service)
     assert probe(service, "/ready") == 200
     restarts = service.log.read_text().count("right again")
     with Load(service.grpc, volume) as load:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(triton, signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
         wait_until(lambda: probe(service, "/ready") == 200)
@@ -116,28 +154,55 @@ def test_killed_under_load_it_comes_back_and_answers_nothing_wrong(service, volu
 def test_callers_that_ask_again_see_no_kill(service, volume, victim):
     """The client's own retries: no error, and every answer right."""
     with Load(service.grpc, volume, retries=RETRIES) as load:
-        triton, steps, _ = triton_of(service)
-        [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
-        os.kill(pid, signal.SIGKILL)
+        os.kill(processes_of(service, victim)[0], signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         wait_until(lambda: probe(service, "/ready") == 200)
         load.wait_for_right_answers()
     assert (load.errors, load.wrong) == ([], 0)
 
 
-def test_a_stopped_process_is_noticed(tmp_path, both_demos, volume):
+def test_a_stopped_server_is_noticed(tmp_path, both_demos, volume):
     started = serving(tmp_path / "log", both_demos, "--canary-interval=1")
     with started as service, Load(service.grpc, volume) as load:
-        for victim in ("encode_masks/", "tritonserver"):
-            triton, steps, prefix = triton_of(service)
-            [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
-            os.kill(pid, signal.SIGSTOP)
-            wait_until(lambda: probe(service, "/ready") == 503)
-            wait_until(lambda: probe(service, "/ready") == 200)
-            load.wait_for_right_answers()
-            assert not any(Path(f"/proc/{process}").exists() for process in (triton, *steps))
-            assert regions(prefix) == []
+        triton, steps, prefix = triton_of(service)
+        os.kill(triton, signal.SIGSTOP)
+        wait_until(lambda: probe(service, "/ready") == 503)
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+        assert not any(Path(f"/proc/{process}").exists() for process in (triton, *steps))
+        assert regions(prefix) == []
         assert load.wrong == 0
+
+
+def test_a_step_that_grows_too_large_is_loaded_again(tmp_path, both_demos, volume):
+    repository, leak = tmp_path / "leaking", tmp_path / "leak"
+    shutil.copytree(both_demos, repository)
+    (repository / "mask_decoder" / "1" / "onnxruntime_model.py").write_text(LEAKING.format(file=str(leak)))
+    flags = ("--canary-interval=1", "--step-memory=1")
+    with serving(tmp_path / "log", repository, *flags) as service, Load(service.grpc, volume) as load:
+        ill, [triton] = processes_of(service, "/mask_decoder/"), processes_of(service, "tritonserver")
+        leak.touch()
+        wait_until(lambda: "has more memory than a step may have" in service.log.read_text())
+        leak.unlink()
+        wait_until(lambda: probe(service, "/ready") == 200)
+        load.wait_for_right_answers()
+        assert not set(ill) & set(processes_of(service, "/mask_decoder/"))
+        assert processes_of(service, "tritonserver") == [triton]
+    assert (load.wrong, load.failed["volume"]) == (0, 0)
+
+
+LEAKING = """
+from pathlib import Path
+
+from medimageparse_serving.triton.onnxruntime_model import TritonPythonModel as Network
+
+
+class TritonPythonModel(Network):
+    def execute(self, requests):
+        if Path({file!r}).exists():
+            self.kept = b"x" * 2**31
+        return super().execute(requests)
+"""
 
 
 def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path, both_demos, volume):

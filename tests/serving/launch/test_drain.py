@@ -42,7 +42,7 @@ def server(tmp_path, asked):
     def server(drain_s, n_busy=N_BUSY):
         http.n_busy = n_busy
         found = TritonServer(tmp_path, "cpu", ("outer",), drain_s=drain_s)
-        found.http_url, found.process = f"127.0.0.1:{http.server_port}", SimpleNamespace(poll=lambda: None)
+        found.control.http_url, found.process = f"127.0.0.1:{http.server_port}", SimpleNamespace(poll=lambda: None)
         return found
 
     yield server

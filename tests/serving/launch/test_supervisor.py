@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
-from medimageparse_serving.launch import canary, supervise
+from medimageparse_serving.launch import canary, steps, supervise
+from medimageparse_serving.launch.model_calls import own_models
 from medimageparse_serving.launch.serve import REPOSITORY
 from medimageparse_serving.launch.service_metrics import ServiceMetrics
+from medimageparse_serving.launch.steps import Fault
 from medimageparse_serving.launch.supervise import Supervisor, pause_s
 from medimageparse_serving.launch.triton_installation import ServeError
 
@@ -31,7 +33,7 @@ class FakeServer:
         self.answers, self.failing_starts, self.stops, self.done, self.others = 1, 0, [], 0, 0
         self.hosts, self.ready_timeout_s, self.process = {"grpc": "127.0.0.1"}, 10, None
         self.busy_model, self.repository = MODEL, REPOSITORY
-        self.released = threading.Event()
+        self.released, self.loaded, self.starts = threading.Event(), [], 0
         self.inner_key, self.is_open, self.asked_while_closed = "a word", False, 0
         server = self
 
@@ -72,7 +74,7 @@ class FakeServer:
         self.metrics_url = f"http://{self.http_url}/metrics"
 
     def start(self, is_open=True):
-        self.is_open = is_open
+        self.is_open, self.starts = is_open, self.starts + 1
         if self.failing_starts:
             self.failing_starts -= 1
             raise ServeError("no luck")
@@ -99,8 +101,9 @@ def server():
 
 @pytest.fixture
 def supervisor(server, monkeypatch):
-    monkeypatch.setattr(supervise, "children", lambda pid: [pid])  # this process: it runs
-    monkeypatch.setattr(supervise, "collect_orphans", lambda pid: None)  # they are pytest's
+    monkeypatch.setattr(steps, "children", lambda pid: [pid])  # this process: it runs
+    monkeypatch.setattr(steps, "model_of", lambda pid: "decode_image")
+    monkeypatch.setattr(steps, "collect_orphans", lambda pid: None)  # they are pytest's
     monkeypatch.setattr(supervise, "CANARY_SHARE", 0)
     monkeypatch.setattr(supervise, "ENDING_S", 0)
     monkeypatch.setattr(supervise, "pause_s", lambda n_recent: 0)
@@ -134,35 +137,90 @@ def test_probes_tell_three_things_apart(server, supervisor):
 @pytest.mark.parametrize(("answers", "problem"), [(2, "segmented wrong"), (500, "answered 500"), (None, "no answer")])
 def test_a_wrong_a_failed_and_a_missing_answer_are_noticed(server, supervisor, answers, problem):
     with supervisor:
-        assert supervisor._check_canaries() == ""
+        assert supervisor.canaries.find_problem() == ""
         server.answers = answers
-        assert problem in supervisor._wait_for_problem()
+        assert problem in supervisor._wait_for_fault().sentence
 
 
 @pytest.mark.parametrize("answers", [503, None])
 def test_a_busy_server_is_left_in_peace(server, supervisor, answers):
     with supervisor:
         server.answers, server.others = answers, 2
-        assert supervisor._check_canaries() == ""
+        assert supervisor.canaries.find_problem() == ""
         server.others = 1  # as far as the canary itself came
-        assert "no other request was finished" in supervisor._check_canaries()
+        assert "no other request was finished" in supervisor.canaries.find_problem()
 
 
 def test_what_another_model_does_is_no_sign_of_life(server, supervisor):
-    supervisor.own_models = supervise.own_models(REPOSITORY, [MODEL, "medimageparse_3d"])
+    supervisor.canaries.own_models = own_models(REPOSITORY, [MODEL, "medimageparse_3d"])
     with supervisor:
         server.answers, server.others, server.busy_model = None, 2, "image_encoder"
-        assert supervisor._check_canaries() == ""
+        assert supervisor.canaries.find_problem() == ""
         for server.busy_model in ("image_encoder_3d", "tokenize_prompts"):  # the other's, and what both call
-            assert "no other request was finished" in supervisor._check_canaries()
+            assert "no other request was finished" in supervisor.canaries.find_problem()
 
 
 def test_an_ended_process_is_noticed(server, supervisor, monkeypatch):
     with supervisor:
-        monkeypatch.setattr(supervise, "is_running", lambda pid: False)
-        assert supervisor._wait_for_problem() == "a process of the server ended or was stopped"
+        ended = {os.getpid() + 1}
+        monkeypatch.setattr(steps, "is_running", lambda pid: pid not in ended)
+        supervisor.steps.model_of = {os.getpid() + 1: "decode_image"}
+        fault = supervisor._wait_for_fault()
+        assert fault == Fault("a process of decode_image ended or was stopped", ("decode_image",))
+        supervisor.steps.model_of = {os.getpid() + 1: ""}
+        assert supervisor._wait_for_fault() == Fault("a process of the server ended or was stopped")
+        ended.add(os.getpid())
+        assert supervisor._wait_for_fault() == Fault("tritonserver was stopped")
         server.process.poll = lambda: -9
-        assert supervisor._wait_for_problem() == "tritonserver ended with code -9"
+        assert supervisor._wait_for_fault() == Fault("tritonserver ended with code -9")
+
+
+class Loaded(Exception):
+    """Ends a watch."""
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_a_dead_step_is_loaded_again_and_else_the_server_restarted(server, supervisor, monkeypatch, capsys, helps):
+    """It does not help where the canary is wrong afterwards."""
+    monkeypatch.setattr(supervise, "adopt_orphans", lambda: None)
+    faults = [Fault("a process of decode_image ended or was stopped", ("decode_image",))]
+
+    def wait():
+        if not faults:
+            raise Loaded
+        return faults.pop()
+
+    def load_again(models):
+        assert not supervisor.states()["/ready"][0]
+        server.loaded.append(models)
+        server.answers = 1 if helps else 2
+
+    with supervisor:
+        starts = server.starts
+        monkeypatch.setattr(supervisor, "_wait_for_fault", wait)
+        monkeypatch.setattr(supervisor.steps, "load_again", load_again)
+        monkeypatch.setattr(server, "stop", lambda at_once=False: setattr(server, "answers", 1))
+        with pytest.raises(Loaded):
+            supervisor.watch()
+        assert supervisor.states()["/ready"][0]
+        assert server.starts == starts + (not helps)
+        assert supervisor.metrics.samples["medimageparse_steps_loaded_again_total"] == 1
+    assert server.loaded == [("decode_image",)]
+    said = capsys.readouterr().err
+    assert "ended or was stopped; decode_image is loaded again" in said
+    assert ("the canary was segmented wrong; the server is restarted" in said) == (not helps)
+    assert "segmented right again" in said
+
+
+def test_a_step_that_cannot_be_loaded_costs_a_restart(server, supervisor, monkeypatch, capsys):
+    def load_again(models):
+        raise ServeError("tritonserver does not load it")
+
+    with supervisor:
+        monkeypatch.setattr(supervisor.steps, "load_again", load_again)
+        assert not supervisor._heal(Fault("a process of decode_image ended or was stopped", ("decode_image",)))
+        assert not supervisor.states()["/ready"][0]
+    assert "tritonserver does not load it; the server is restarted" in capsys.readouterr().err
 
 
 def test_a_server_that_does_not_start_again_is_given_up(server, supervisor, monkeypatch, capsys):
@@ -256,10 +314,10 @@ def test_prometheus_is_told_of_restarts_and_canaries(server, supervisor):
     with supervisor:
         assert told("medimageparse_ready") == 1
         began = told("medimageparse_canary_right_timestamp_seconds")
-        assert supervisor._check_canaries() == ""
+        assert supervisor.canaries.find_problem() == ""
         assert told("medimageparse_canary_right_timestamp_seconds") > began
         server.answers = 500
-        assert supervisor._check_canaries()
+        assert supervisor.canaries.find_problem()
         assert told("medimageparse_canary_wrong_total") == 1
         server.answers, supervisor.problem = 1, "restarting"
         assert told("medimageparse_ready") == 0

@@ -12,7 +12,7 @@ fake_triton.install()
 
 from medimageparse_serving.refused import Refused  # noqa: E402
 from medimageparse_serving.triton import inner_key  # noqa: E402
-from medimageparse_serving.triton.pipeline import Pipeline  # noqa: E402
+from medimageparse_serving.triton.pipeline import PATIENCE, Pipeline  # noqa: E402
 from medimageparse_serving.triton.step import Step  # noqa: E402
 from medimageparse_serving.triton.stream import Stream  # noqa: E402
 from medimageparse_serving.triton.tensors import Inputs, as_array  # noqa: E402
@@ -179,6 +179,45 @@ def test_a_step_that_was_killed_is_worth_another_try(pipeline, words):
     fake_triton.InferenceRequest.answers["one"] = lambda inputs: failed
     error = ask(pipeline, wanted=["number"], image=np.array([4])).error()
     assert (error.message(), error.code) == ("one died; try again in a few seconds", "UNAVAILABLE")
+    assert len(fake_triton.InferenceRequest.made) == 1
+
+
+AWAY = (
+    "Stub process 'one_0_0' is not healthy.",
+    "Model one - Error when running inference: Failed for execute the inference request. Model 'one' is not ready.",
+    "in ensemble 'one', Request for unknown model: 'two' has no available versions",
+)
+
+
+def test_a_request_waits_for_a_step_that_is_loaded_again(pipeline, monkeypatch):
+    monkeypatch.setenv(PATIENCE, "60")
+    answers, good = fake_triton.InferenceRequest.answers, fake_triton.InferenceRequest.answers["one"]
+    left = [*AWAY]
+
+    def ill(inputs):
+        assert inputs["image"].item() == 4  # each time
+        return fake_triton.InferenceResponse(error=fake_triton.TritonError(left.pop())) if left else good(inputs)
+
+    answers["one"] = ill
+    assert ask(pipeline, wanted=["number"], image=np.array([4])).arrays()["number"].item() == 5
+    assert [request.model for request in fake_triton.InferenceRequest.made] == ["one"] * 4 + ["two"] * 2
+    assert fake_triton.Logger.lines == ["one died or is loaded again; a request waits for it"]
+
+
+def test_a_request_waits_no_longer_than_its_time_and_not_for_other_faults(pipeline, monkeypatch):
+    monkeypatch.setenv(PATIENCE, "0.3")
+    for words, sentence in ((AWAY[0], "one died; try again"), ("Stub process failed", "one failed; the server's log")):
+        failed = fake_triton.InferenceResponse(error=fake_triton.TritonError(words))
+        fake_triton.InferenceRequest.answers["one"] = lambda inputs, failed=failed: failed
+        assert sentence in ask(pipeline, wanted=["number"], image=np.array([4])).error().message()
+    n_away = len(fake_triton.InferenceRequest.made) - 1
+    assert n_away > 1
+    monkeypatch.setenv(PATIENCE, "60")
+    fake_triton.InferenceRequest.answers["one"] = lambda inputs: fake_triton.InferenceResponse(
+        error=fake_triton.TritonError(AWAY[0])
+    )
+    error = ask(pipeline, wanted=["number"], image=np.array([4]), timeout_us=200_000).error()
+    assert error.code == "CANCELLED"
 
 
 def test_a_fault_of_the_pipeline_is_logged_without_words(pipeline):
