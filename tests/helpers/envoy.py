@@ -115,10 +115,10 @@ class Balancer:
 
 
 @contextmanager
-def balancer(folder, servers, certificates):
+def balancer(folder, servers, certificates, *flags):
     """A running Envoy that takes requests; it is ended at once."""
     found = Balancer(folder, servers, certificates)
-    command = [str(binary()), "-c", str(found.folder / "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1"]
+    command = [str(binary()), "-c", str(found.folder / "envoy.yaml"), "--use-dynamic-base-id", *flags]
     log = folder / "envoy.log"
     with log.open("w") as file:
         process = subprocess.Popen(

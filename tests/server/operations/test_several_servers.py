@@ -109,6 +109,17 @@ def test_operators_calls_and_keys_do_not_pass(fronted, certificates):
             client.get_model_repository_index()
 
 
+def test_compressed_messages_do_not_pass(fronted, certificates):
+    credentials = grpc.ssl_channel_credentials((certificates / "ca.pem").read_bytes())
+    with grpc.secure_channel(fronted.url.removeprefix("grpcs://"), credentials) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
+        question = b"\n\x10medimageparse_3d"
+        assert b"medimageparse_3d" in call(question, timeout=60)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(question, timeout=60, compression=grpc.Compression.Gzip)
+    assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_a_probe_and_prometheus_are_answered_and_nothing_else(fronted):
     def status(path):
         try:
