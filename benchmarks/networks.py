@@ -3,7 +3,9 @@
 Each round runs every way once, one after the other, so that a change of the machine's speed meets all of them;
 `times_original` is the median over the rounds of this way's seconds over the original's. Weights are random and the
 same for all; the warm-up gives all the same noise and compares what comes out. On a GPU (gpu_networks.py) the original
-takes turns with one technique after the other, and the two ceilings of the machine come first. No server is needed.
+takes turns with one technique after the other, and the two ceilings of the machine come first. On a CPU the machine's
+rate of matrix products is measured before and after, and `share_of_rate` is what our networks' arithmetic would take at
+that rate over what it took. No server is needed.
 """
 
 import os
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import original_schedule
 import techniques
 import torch
+from machine_rate import floor_seconds, needed_gflop, product_gflops
 from medimageparse.variants import PUBLISHED, VARIANTS
 from medimageparse_contract.categories import CLASSES
 from recording import Row, conditions, median, p95, parser_of, record, results_of
@@ -87,7 +90,11 @@ def rows_of(names: Sequence[str], setup: Setup, here: Row, n_sets: int, options:
     for n_slices in options.slices if is_3d else [1]:
         if is_gpu:
             more = {"gpu_used_gb": used_gb(setup, ways[names[-1]], n_slices, many), "prepare_s": prepare_s}
+        before = {} if is_gpu else product_gflops()
         measured = techniques.measure(setup, ways, n_slices, prompts, options.rounds, n_sets)
+        if not is_gpu:  # the machine's speed changes: the mean of before and after
+            rates = {name: (before[name] + gflops) / 2 for name, gflops in product_gflops().items()}
+            gflop = {n: needed_gflop(setup, techniques.make_request(setup, n_slices, n)) for n in prompts}
         for name in ways if few < many else []:
             pairs = zip(measured[name, few, ALL][0], measured[name, many, ALL][0], strict=True)
             extra = [(most - least) / (many - few) for least, most in pairs]
@@ -100,6 +107,9 @@ def rows_of(names: Sequence[str], setup: Setup, here: Row, n_sets: int, options:
             sizes, of_original = (n_slices, n_prompts, part), measured[ORIGINAL, n_prompts, part][0]
             row = here | techniques.columns(setup, name, sizes, seconds, of_original)
             row |= NOT_COMPARED if name == ORIGINAL else parity
+            if not is_gpu:
+                floor_s = floor_seconds(part, gflop[n_prompts], rates, TECHNIQUES[name][2])
+                row |= rates | {"share_of_rate": floor_s / median(seconds) if floor_s else ""}
             if is_gpu:
                 row |= {"p95_s": p95(seconds), "times_floor": "", **more}
                 if setup.variant is PUBLISHED and part != EXTRA_PROMPT:
@@ -122,6 +132,8 @@ def summary(row: Row) -> str:
     line += f"{row['median_s']:10.4f} s  {row['times_original']:6.3f} of the original"
     if row["label_agreement"] != "":
         line += f", {100 * row['label_agreement']:.2f} % of pixels equal, IoU {row['mask_iou']:.4f}"
+    if row.get("share_of_rate"):
+        line += f", {row['share_of_rate']:.2f} of the rate"
     return line + (f", {row['times_floor']:.1f} x floor, {row['gpu_used_gb']:.1f} GB" if row.get("times_floor") else "")
 
 

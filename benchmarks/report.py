@@ -93,6 +93,7 @@ def schedules(path: Path) -> tuple[list[Group], str]:
         first = own[0]
         groups.append((f"{first['model']}, prompts: {first['prompts']}, slices: {first['slices']}", bars))
     columns = "model; prompts; part; way; median, s=median_s; best, s=best_s; of the original=times_original; "
+    columns += "of the machine's rate=share_of_rate; "
     return groups, table(rows, columns + "pixels equal=label_agreement; mask IoU=mask_iou")
 
 

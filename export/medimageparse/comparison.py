@@ -14,7 +14,7 @@ COMPARED_SIZES = ((3, 4, 9), (2, 6, 5), (1, 1, 2))  # slices or groups, prompts,
 # the same masks; margin: how far apart two networks are in what they decide by (probabilities, cosines; see
 # decisions.py). Rounding alone gives 1e-6 in fp32 and 2e-3 in fp16; margins are larger behind a cold softmax.
 # "widened" is a mask decoder's graph in fp16 that computes in float32: the constants that it was folded into are
-# rounded, which gives 2e-5. An encoder's has the tolerance of fp32.
+# rounded, which gives 2e-5 to 7e-5. An encoder's has the tolerance of fp32.
 # Engines are compared with graphs: other_* are shares of draws, pixels and suppressions that fall otherwise because
 # they lie within rounding of their limits. "as served" is for two engines that decide for themselves, in medians.
 TOLERANCES = {
@@ -22,7 +22,7 @@ TOLERANCES = {
     | {"other_draws": 1e-3, "other_pixels": 1e-3, "other_winner": 0.1},
     "fp16": {"relative": 0.03, "unequal": 1e-4, "margin": 0.03}
     | {"other_draws": 0.05, "other_pixels": 0.02, "other_winner": 0.25},
-    "widened": {"relative": 1e-4, "unequal": 1e-4, "margin": 2e-3},
+    "widened": {"relative": 3e-4, "unequal": 1e-4, "margin": 2e-3},
     "as served": {"relative": 0.3},
 }
 
