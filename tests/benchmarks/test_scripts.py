@@ -175,6 +175,7 @@ def test_schedules_are_compared_part_by_part(tmp_path, exported, monkeypatch):
     by_key = {(row["model"], row["prompts"], row["way"], row["part"]): row for row in rows}
     timed = [by_key[*request, way, part] for request in requests for way in ways for part in parts]
     assert all(float(row["median_s"]) >= float(row["best_s"]) > 0 and row["commit"] for row in timed)
+    assert all(float(row["share_of_rate"]) > 0 and float(row["fp32_gflops"]) > 0 for row in timed)
     compared = [row for row in timed if row["part"] == "all" and row["way"] != "original"]
     assert all(float(row["label_agreement"]) > (0.999 if row["way"] in exact else 0.9) for row in compared)
     rest = {(row["part"], row["way"]) for row in rows} - {(part, way) for part in parts for way in ways}
