@@ -21,8 +21,8 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 STEPS = ("decode the image", "make windows", "calls between the steps", "encode the result")
 NETWORKS = ("image encoder", "mask decoder", "merging", "copies to networks and back")
 ONCE, SIZES = ("tokenize", "text encoder"), ("slices", "prompts")  # once in a volume; all else grows with its slices
-# the HPA looks as often, waits as long before it takes machines away, and aims at so many waiting volumes for each
-CHECKED_EVERY_S, CALM_S, WAITING, MAX_REFUSED = 15.0, 300.0, 2, 0.001  # the last is a share of the volumes
+# as deploy/kubernetes: how often, how long before machines go, waiting volumes for each
+CHECKED_EVERY_S, CALM_S, WAITING, MAX_REFUSED = 15.0, 900.0, 2, 0.001  # the last is a share of the volumes
 Process = Generator[simpy.Event, object, None]
 
 

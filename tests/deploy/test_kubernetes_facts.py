@@ -3,6 +3,7 @@
 import re
 import types
 
+import capacity
 import pytest
 import yaml
 from helpers import kustomize
@@ -12,6 +13,7 @@ from medimageparse_contract.models import PUBLIC_MODELS, STREAMS
 from medimageparse_contract.version import VERSION
 from medimageparse_gateway import settings
 from medimageparse_gateway.__main__ import parser as gateway_parser
+from medimageparse_gateway.doors import OPEN_PATHS
 from medimageparse_serving.launch import serve, service_metrics, triton_flags, verify
 from medimageparse_serving.launch.supervise import Supervisor
 
@@ -108,6 +110,15 @@ def test_autoscalers_count_the_public_models():
         assert chosen == {*PUBLIC_MODELS, *STREAMS.values()}
 
 
+def test_the_simulation_of_capacity_has_the_autoscalers_numbers():
+    [scaled] = of_kind("overlays/autoscaled", "ScaledObject").values()
+    spec = scaled["spec"]
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert spec["pollingInterval"] == capacity.CHECKED_EVERY_S
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == capacity.CALM_S
+    assert int(spec["triggers"][0]["metadata"]["threshold"]) == capacity.WAITING
+
+
 def test_jobs_are_called_as_the_alerts_call_them():
     configuration = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text())
     jobs = {
@@ -126,7 +137,10 @@ def test_the_gateways_example_is_taken_and_names_what_is_mounted():
     assert int(port) in {p["port"] for p in service["spec"]["ports"]}
     paths = {mount["name"]: mount["mountPath"] for mount in BASE_NAMES["gateway"]["volumeMounts"]}
     assert {told.tls_certificate, told.tls_key} == {f"{paths['config']}/tls.crt", f"{paths['config']}/tls.key"}
-    assert BASE_NAMES["gateway"]["readinessProbe"]["httpGet"]["scheme"] == "HTTPS"
+    for probe in ("readinessProbe", "livenessProbe"):
+        asked = BASE_NAMES["gateway"][probe]["httpGet"]
+        assert asked["scheme"] == "HTTPS"
+        assert asked["path"] in OPEN_PATHS
 
 
 def test_readme_and_pages_know_no_other_tree():

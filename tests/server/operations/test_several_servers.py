@@ -120,6 +120,14 @@ def test_compressed_messages_do_not_pass(fronted, certificates):
     assert caught.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_progress_passes_while_it_happens(fronted, certificates, volume, tmp_path):
+    nib.save(volume, tmp_path / "volume.nii.gz")
+    told = []
+    with Client(fronted.url, ca=certificates / "ca.pem") as client:
+        client.segment(tmp_path / "volume.nii.gz", ["liver"], progress=lambda *words: told.append(words))
+    assert len(told) > 1
+
+
 def test_a_probe_and_prometheus_are_answered_and_nothing_else(fronted):
     def status(path):
         try:
