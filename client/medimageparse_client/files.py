@@ -54,6 +54,20 @@ def temporary_name(folder: Path) -> Path:
     return folder / f".medimageparse-{secrets.token_hex(8)}.tmp"
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A new name beside `path` for what is written bit by bit; it becomes `path` when the block ends well."""
+    with named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path.parent)
+        try:
+            yield temporary
+            temporary.replace(path)
+        except BaseException:  # Ctrl-C too
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def check_place(path: Path) -> bool:
     """Whether the file system at `path` takes upper and lower case for the same.
 

@@ -13,13 +13,18 @@ ONE_PROMPT_A_STRUCTURE = (
     "told as present where its score is over 0.5."
 )
 
+LOCAL = "localhost:8001"
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def server_options() -> argparse.ArgumentParser:
-    """What every command takes."""
+def server_options(*, several: bool = False) -> argparse.ArgumentParser:
+    """What every command takes; `several` servers are a list."""
     server = argparse.ArgumentParser(add_help=False)
-    server.add_argument("--url", default="localhost:8001", help="host:port of the server (default: %(default)s)")
+    if several:
+        words = f"host:port of a server, or of several with commas between; may be repeated (default: {LOCAL})"
+        server.add_argument("--url", action="append", help=words)
+    else:
+        server.add_argument("--url", default=LOCAL, help="host:port of the server (default: %(default)s)")
     server.add_argument("--protocol", choices=["grpc", "http"], help="default: grpc, or that of http://host:port")
     server.add_argument(
         "--ca", type=file_name, metavar="FILE", help="PEM: who signed the certificate of grpcs:// or https://"

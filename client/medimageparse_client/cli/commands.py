@@ -3,7 +3,7 @@
 import argparse
 from importlib.metadata import EntryPoint, entry_points
 
-from medimageparse_client.cli import evaluate, health, segment, segment_image, structures
+from medimageparse_client.cli import cohort, evaluate, health, segment, segment_image, structures
 from medimageparse_client.cli.console import EXIT_CODE_HELP, version
 
 GROUP = "medimageparse.commands"
@@ -19,7 +19,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in (segment, segment_image, structures, evaluate, health):
+    for command in (segment, segment_image, cohort, structures, evaluate, health):
         command.add_to(commands)
     for subparser in commands.choices.values():
         subparser.set_defaults(parser=subparser)

@@ -1,0 +1,1 @@
+"""Hundreds to millions of volumes: each asked once, whatever ends the command or a server on the way."""
