@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from helpers.manifests import of_kind
 from helpers.places import ROOT
 from medimageparse_client.cli import console
 from medimageparse_client.cli.commands import build_parser
@@ -30,7 +31,7 @@ def test_every_pod_has_a_shard_and_every_shard_a_pod(args):
 
 def test_what_comes_again_is_what_a_second_run_mends():
     evicted, failed = JOB["podFailurePolicy"]["rules"]
-    assert evicted["onPodConditions"] == [{"type": "DisruptionTarget"}]
+    assert evicted["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
     codes = dict((kind.__name__, code) for kind, code in console.EXIT_CODES)
     assert set(failed["onExitCodes"]["values"]) == {console.SOME_FAILED, 2, codes["OSError"], codes["InvalidRequest"]}
     assert codes["ServerUnavailable"] not in failed["onExitCodes"]["values"]
@@ -58,5 +59,12 @@ def test_it_may_do_nothing_else():
     assert POD["automountServiceAccountToken"] is False
 
 
-def test_kustomize_names_the_file():
-    assert yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"] == ["job.yaml"]
+def test_the_servers_let_it_in_and_its_address_is_theirs(args):
+    [policy] = [p for p in of_kind("base", "NetworkPolicy").values() if "ingress" in p["spec"]][:1]
+    allowed = [
+        peer["podSelector"]["matchLabels"] for rule in policy["spec"]["ingress"] for peer in rule.get("from", [])
+    ]
+    labels = JOB["template"]["metadata"]["labels"]
+    assert any(wanted.items() <= labels.items() for wanted in allowed)
+    [(host, port)] = [url.split(":") for url in args.url]
+    assert int(port) in {told["port"] for told in of_kind("overlays/autoscaled", "Service")[host]["spec"]["ports"]}
