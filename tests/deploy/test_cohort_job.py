@@ -2,7 +2,7 @@
 
 import pytest
 import yaml
-from helpers.manifests import of_kind
+from helpers.manifests import labels_of, of_kind, ports_of, selected
 from helpers.places import ROOT
 from medimageparse_client.cli import console
 from medimageparse_client.cli.commands import build_parser
@@ -59,12 +59,22 @@ def test_it_may_do_nothing_else():
     assert POD["automountServiceAccountToken"] is False
 
 
-def test_the_servers_let_it_in_and_its_address_is_theirs(args):
-    [policy] = [p for p in of_kind("base", "NetworkPolicy").values() if "ingress" in p["spec"]][:1]
-    allowed = [
-        peer["podSelector"]["matchLabels"] for rule in policy["spec"]["ingress"] for peer in rule.get("from", [])
-    ]
-    labels = JOB["template"]["metadata"]["labels"]
-    assert any(wanted.items() <= labels.items() for wanted in allowed)
+@pytest.mark.parametrize("overlay", ["overlays/one-gpu", "overlays/autoscaled"])
+def test_whom_it_asks_lets_it_in(overlay, args):
     [(host, port)] = [url.split(":") for url in args.url]
-    assert int(port) in {told["port"] for told in of_kind("overlays/autoscaled", "Service")[host]["spec"]["ports"]}
+    service = of_kind(overlay, "Service")[host]
+    [target] = [told["targetPort"] for told in service["spec"]["ports"] if told["port"] == int(port)]
+    labels = JOB["template"]["metadata"]["labels"]
+    assert (makers := selected(overlay, service["spec"]["selector"]))
+    for maker in makers:
+        number = ports_of(maker)[target]
+        policies = [
+            policy["spec"]
+            for policy in of_kind(overlay, "NetworkPolicy").values()
+            if policy["spec"]["podSelector"]["matchLabels"].items() <= labels_of(maker).items()
+        ]
+        rules = [rule for policy in policies for rule in policy["ingress"] if {"port": number} in rule["ports"]]
+        allowed = [
+            peer["podSelector"]["matchLabels"] for rule in rules for peer in rule["from"] if "podSelector" in peer
+        ]
+        assert any(wanted.items() <= labels.items() for wanted in allowed)
