@@ -59,7 +59,7 @@ def test_it_may_do_nothing_else():
     assert POD["automountServiceAccountToken"] is False
 
 
-@pytest.mark.parametrize("overlay", ["overlays/one-gpu", "overlays/autoscaled"])
+@pytest.mark.parametrize("overlay", ["kserve", "overlays/autoscaled", "overlays/mig"])
 def test_whom_it_asks_lets_it_in(overlay, args):
     [(host, port)] = [url.split(":") for url in args.url]
     service = of_kind(overlay, "Service")[host]
