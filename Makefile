@@ -132,6 +132,7 @@ perf-analyzer: $(PERF_ANALYZER)  ## fetch NVIDIA's perf_analyzer (Debian or Ubun
 BENCH = --variant $(VARIANT) --work $(WORK)
 bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, tables and pictures in benchmarks/results/VARIANT
 	$(BIN)/python benchmarks/networks.py $(BENCH)
+	$(BIN)/python benchmarks/roofline.py $(BENCH)
 	$(BIN)/python benchmarks/stages.py $(BENCH)
 	$(BIN)/python benchmarks/scaling.py $(BENCH)
 	$(BIN)/python benchmarks/own_time.py $(BENCH)

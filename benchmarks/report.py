@@ -142,7 +142,23 @@ def perf_analyzer(path: Path) -> tuple[list[Group], str]:
     return groups, table(rows, columns + "p50, ms=p50_ms; p95, ms=p95_ms; queue, ms=server_queue_ms")
 
 
+def roofline(path: Path) -> tuple[list[Group], str]:
+    rows, groups, shown = last_run(path, ("network", "precision", "kind")), [], []
+    for own in grouped(rows, "network", "precision"):
+        most = own[:7]  # the sum, and the kinds that move most
+        texts = [f"{row['gb']} GB, {row['gflop']} GFLOP, H100 {row['h100_ms']} ms" for row in most]
+        bars = [(row["kind"], [("GB", float(row["gb"]))], text) for row, text in zip(most, texts, strict=True)]
+        size = f"slices: {own[0]['slices']}, prompts: {own[0]['prompts']}"
+        groups.append((f"{own[0]['network']}, {own[0]['precision']}, {size}", bars))
+        shown += most
+    columns = (
+        "network; precision; kind; nodes; GB=gb; GFLOP=gflop; here, ms=here_ms; A100, ms=a100_ms; H100, ms=h100_ms"
+    )
+    return groups, table(shown, columns)
+
+
 REPORTS = {
+    roofline: "Bytes and arithmetic of the graphs, nothing fused",
     schedules: "The networks alone: the originals' schedule against ours",
     scaling: "How seconds and memory grow, through the server",
     stages: "Where the time of one request goes",

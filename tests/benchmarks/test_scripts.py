@@ -230,3 +230,22 @@ def test_perf_analyzer_measures_the_served_model(tmp_path):
     printed, drawn = report_of(tmp_path, "perf_analyzer")
     assert "| medimageparse_3d | http | base64 | 1 |" in printed
     assert "http base64, 1 at once" in drawn
+
+
+def test_a_graph_has_bytes_and_arithmetic_by_kind_of_node(tmp_path):
+    one = ["--variant", "DEMO", "--models", "", "--networks", "image_encoder_3d", "--slices", "2"]
+
+    rows = rows_of(tmp_path, "roofline.py", *one)
+
+    found = {(row["precision"], row["kind"]): row for row in rows}
+    for precision in ("fp16", "fp32"):
+        of_kind = [row for key, row in found.items() if key[0] == precision and key[1] != "all"]
+        whole = found[precision, "all"]
+        for column in ("nodes", "gb", "gflop", "h100_ms", "a100_ms", "here_ms"):
+            assert sum(float(row[column]) for row in of_kind) == pytest.approx(float(whole[column]), rel=1e-2)
+    single, half = (found[precision, "all"] for precision in ("fp32", "fp16"))
+    assert single["gflop"] == half["gflop"]
+    assert 0.5 < float(half["gb"]) / float(single["gb"]) < 1
+    printed, drawn = report_of(tmp_path, "roofline")
+    assert "| image_encoder_3d | fp16 | all |" in printed
+    assert "Gelu" in drawn
