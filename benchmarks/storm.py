@@ -2,11 +2,10 @@
 
     .venv/bin/python benchmarks/storm.py   # 8 clients, something hit every 15 s for 4 minutes: results/storm.csv
 
-Victims and requests are drawn by the seed: good and wrong ones, over gRPC and HTTP. The clients try again by
-themselves, as they come; what they raise in spite of it counts as an error. A model is away for the longest time
-between two right answers after a hit, until the next hit: `away` is the model that suffers more, `other` the one that
-suffers less. The row `nothing` is the same before the first hit. The exit status is 0 only if no answer was wrong, no
-caller saw an error, and no process and no shared memory is left at the end.
+The seed draws victims and requests, good and wrong ones, over gRPC and HTTP. Clients try again by themselves; what they
+raise all the same is an error. A model is away for the longest time between two right answers after a hit, until the
+next hit: `away` is the model that suffers more, `other` the other. The row `nothing` is the same before the first hit.
+The exit status is 0 only if no answer was wrong, no caller saw an error, no process and no shared memory is left.
 """
 
 import random
@@ -30,9 +29,7 @@ from recording import RESULTS, append_row, conditions, median, parser_of
 from soak import N_CLIENTS, PACKAGES, POLL_S, answer_of, requests, share_apart, supervised, tritonserver_of
 
 N_HITS, HIT_EVERY_S, SEED, ENDING_S = 16, 15.0, 0, 30.0
-MODELS = ("volume", "image")  # as the names of requests that are answered begin
-NOTHING = "nothing"
-# hits, with how often each is drawn
+MODELS, NOTHING = ("volume", "image"), "nothing"  # models as the names of requests that are answered begin
 KINDS = {("step", signal.SIGKILL): 6, ("step", signal.SIGSTOP): 2, ("tritonserver", signal.SIGKILL): 1}
 PREFIX = re.compile(r"shm-region-prefix-name=(medimageparse-\w{8})")
 Hit = tuple[str, signal.Signals]
@@ -45,10 +42,12 @@ class Stormed:
     right: list[tuple[str, float]] = field(default_factory=list)
     hits: list[tuple[str, float]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
-    n_done: int = 0
     ended: float = 0.0
+
+    def has_settled(self) -> bool:
+        return {kind for kind, came in self.right.copy() if came > self.hits[-1][1]} >= set(MODELS)
 
     def away(self) -> Iterator[tuple[str, list[float]]]:
         """What was hit, and how many seconds each model was away then, the shorter time first."""
@@ -57,11 +56,10 @@ class Stormed:
             yield what, sorted(max(b - a for a, b in pairwise(sorted(times))) for times in came)
 
 
-def storm(n_clients: int, hits: Sequence[Hit], hit_every_s: float, seed: int) -> Stormed:
-    """Hits a server of the demo models while clients ask it; the first hit after hit_every_s, as the others."""
-    stormed, lock, ended, rng = Stormed(), threading.Lock(), threading.Event(), random.Random(seed)
-    seen: set[psutil.Process] = set()
-    names: set[str] = set()
+def storm(n_clients: int, hits: Sequence[Hit], hit_every_s: float, seed: int, settle_s: float = 0.0) -> Stormed:
+    """Hits a server of the demo models while clients ask it, after settle_s at most for answers since the last hit."""
+    stormed, ended, rng = Stormed(), threading.Event(), random.Random(seed)
+    seen, names = set[psutil.Process](), set[str]()
     with supervised() as server:
         launcher = psutil.Process(server.process.pid)
         kinds = [request for request in requests() if request.timeout_s > 1]  # a caller who gives up gets no answer
@@ -70,19 +68,17 @@ def storm(n_clients: int, hits: Sequence[Hit], hit_every_s: float, seed: int) ->
         def ask(client: int) -> None:
             draw = random.Random(f"{seed} {client}")
             while not ended.is_set():
-                request, error, found = draw.choice(kinds), "", ""
+                request, found, failed = draw.choice(kinds), "gave up", "RequestTimeout"
                 try:
                     found = answer_of(server, request, draw.choice(("grpc", "http")))
-                except MedImageParseError as raised:
-                    error = type(raised).__name__
-                with lock:
-                    stormed.n_done += 1
-                    if error or found == "gave up":
-                        stormed.errors[error or "RequestTimeout"] += 1
-                    elif share_apart(found, alone[request.name]):
-                        stormed.wrong.append(request.name)
-                    else:
-                        stormed.right.append((request.name.partition(" ")[0].rstrip(","), time.monotonic()))
+                except MedImageParseError as error:
+                    failed = type(error).__name__
+                if found == "gave up":
+                    stormed.errors.append(failed)
+                elif share_apart(found, alone[request.name]):
+                    stormed.wrong.append(request.name)
+                else:
+                    stormed.right.append((request.name.partition(" ")[0].rstrip(","), time.monotonic()))
 
         with ThreadPoolExecutor(n_clients) as pool:
             stormed.hits.append((NOTHING, time.monotonic()))
@@ -90,6 +86,9 @@ def storm(n_clients: int, hits: Sequence[Hit], hit_every_s: float, seed: int) ->
             try:
                 for what, number in hits:
                     time.sleep(hit_every_s)
+                    latest = time.monotonic() + settle_s
+                    while time.monotonic() < latest and not stormed.has_settled():
+                        time.sleep(POLL_S)
                     triton, victim = find_victim(server, what, rng)
                     seen.update(family(launcher))
                     names.add(PREFIX.search(" ".join(triton.cmdline()))[1])
@@ -118,29 +117,29 @@ def find_victim(server: SimpleNamespace, what: str, rng: random.Random) -> tuple
 
 def left_over(seen: set[psutil.Process], names: set[str]) -> list[str]:
     """Programs that still run, and files in /dev/shm whose names begin with one of `names`."""
-    alive = psutil.wait_procs(seen, ENDING_S)[1]
-    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    still = psutil.wait_procs(seen, ENDING_S)[1]
+    alive = [program for program in still if program.is_running() and program.status() != psutil.STATUS_ZOMBIE]
     files = [file.name for file in Path("/dev/shm").iterdir() if file.name.startswith(tuple(names))]
     return [*map(model_of, alive), *files]
 
 
 def main() -> int:
     parser = parser_of(__doc__, results=RESULTS / "storm.csv", work=False)
-    for name, default in {"clients": N_CLIENTS, "hits": N_HITS, "hit-every": HIT_EVERY_S, "seed": SEED}.items():
+    for name, default in (("clients", N_CLIENTS), ("hits", N_HITS), ("hit-every", HIT_EVERY_S), ("seed", SEED)):
         parser.add_argument(f"--{name}", type=type(default), default=default)
     options = parser.parse_args()
     hits = random.Random(options.seed).choices(list(KINDS), list(KINDS.values()), k=options.hits)
     here = conditions(PACKAGES) | {"networks": "DEMO and DEMO_2D", "clients": options.clients, "seed": options.seed}
     stormed = storm(options.clients, hits, options.hit_every, options.seed)
-    totals = {"answers": stormed.n_done, "wrong": len(stormed.wrong), "errors": stormed.errors.total()}
+    totals = {name: len(getattr(stormed, name)) for name in ("right", "wrong", "errors", "left")}
     away = list(stormed.away())
     for what in dict.fromkeys(what for what, _ in away):
         others, mine = zip(*(seconds for name, seconds in away if name == what), strict=True)
         row = {"hit": what, "times": len(mine), "away_s": median(mine), "away_worst_s": max(mine)}
-        row |= {"other_s": median(others), "other_worst_s": max(others), **totals, "left": len(stormed.left)}
+        row |= {"other_s": median(others), "other_worst_s": max(others), **totals}
         append_row(options.results, here | row)
         print(row)
-    print(*stormed.errors.items(), *sorted(set(stormed.wrong)), *stormed.left, sep="\n")
+    print(*Counter(stormed.errors).items(), *sorted(set(stormed.wrong)), *stormed.left, sep="\n")
     return 1 if stormed.wrong or stormed.errors or stormed.left else 0
 
 
