@@ -55,7 +55,7 @@ NOT_LOCKED := $(patsubst %,--no-emit-package medimageparse-%,$(DISTRIBUTIONS) tr
 LOCK := build/tools/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_36 \
 	--annotation-style line --custom-compile-command 'make lock' $(NOT_LOCKED) $(LOCK_FLAGS)
 
-.PHONY: help install install-export openvino demo serve serve-demo test test-unit train-demo export-demo download export engines parity perf-analyzer bench fuzz attack soak lint lock audit clean
+.PHONY: help install install-export openvino demo serve serve-demo test test-unit train-demo export-demo download export engines parity perf-analyzer bench fuzz attack soak storm lint lock audit clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -147,6 +147,9 @@ attack: install-export  ## what is known to end or fill a server, against one th
 
 soak: install-export  ## 1000 mixed requests from 8 clients, each compared with what it gets alone
 	$(BIN)/python benchmarks/soak.py
+
+storm: install-export  ## four minutes of 8 clients while a process is killed every 15 s
+	$(BIN)/python benchmarks/storm.py
 
 lint: install-export  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy serving/medimageparse_serving gateway/medimageparse_gateway && \

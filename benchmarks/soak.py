@@ -1,50 +1,40 @@
 """Many clients for minutes, with good, wrong and impatient requests to both models: answers stay right, memory flat.
 
-    .venv/bin/python benchmarks/soak.py                  # one tritonserver: a row in results/soak.csv
-    .venv/bin/python benchmarks/soak.py --kill-every 70  # serve.py, with kill -9 of its processes: results/kills.csv
+    .venv/bin/python benchmarks/soak.py   # a row in results/soak.csv
 
 Each request is sent alone first; what eight clients at a time get must be the same, to the bit. The memory over time
-goes into a file beside the row. With kills a client whose request fails asks again; times are seconds after a kill,
-until there is another tritonserver and until the first right answer of each model that it was asked for. A minute after
-a kill serve.py starts the next server without a pause. The exit status is 0 only if all answers were right and, without
-kills, memory was flat.
+goes into a file beside the row. The exit status is 0 only if all answers were right and memory was flat.
 """
 
 import argparse
 import csv
 import random
-import re
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import cycle, product
 from pathlib import Path
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import psutil
-from medimageparse_client import Client, InvalidRequest, MedImageParseError, RequestTimeout
+from medimageparse_client import Client, InvalidRequest, RequestTimeout
 from medimageparse_demo.images import make_image
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import demo_repository
-from processes import family, model_of, resident_sets
-from recording import RESULTS, append_row, conditions, median, parser_of
+from processes import model_of, resident_sets
+from recording import RESULTS, append_row, conditions, parser_of
 from served import TritonServer
 
 N_REQUESTS, N_CLIENTS, LIMIT_S, SEED = 1000, 8, 1500.0, 0
-SAMPLES_EVERY_S, POLL_S = 0.5, 0.05
+SAMPLES_EVERY_S = 0.5
 FLAT = 1.05  # the last quarter's median over the second quarter's; the first is warm-up
 APART = 0.0001  # share of voxels; nothing is batched across requests, so 0 is expected
-VICTIMS = {"step": "medimageparse_3d", "network": "mask_decoder_3d", "tritonserver": "tritonserver"}
 PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
 Server = TritonServer | SimpleNamespace
 Answer = tuple[bytes, ...] | str  # arrays, or the words of an error
@@ -66,16 +56,11 @@ class Request:
 
 @dataclass
 class Soaked:
-    """What happened: outcomes counted, and memory as (second, answers so far, RSS of all processes, /dev/shm).
-
-    right: kind of a right answer, when it was asked for and when it came; kills: victim, moment, that of a new server
-    """
+    """What happened: outcomes counted, and memory as (second, answers so far, RSS of all processes, /dev/shm)."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     apart: float = 0.0
     wrong: list[str] = field(default_factory=list)
-    right: list[tuple[str, float, float]] = field(default_factory=list)
-    kills: list[tuple[str, float, float]] = field(default_factory=list)
     samples: list[tuple[float, int, int, int]] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -133,7 +118,7 @@ def share_apart(found: Answer, expected: Answer) -> float:
     return max(float(np.mean(labels != expected_labels)), 1e-9)
 
 
-def soak(server: Server, n_requests: int, n_clients: int, limit_s: float, kill_every_s: float = 0.0) -> Soaked:
+def soak(server: Server, n_requests: int, n_clients: int, limit_s: float) -> Soaked:
     """Sends each kind alone, then n_requests in random order from n_clients at a time; ends early at limit_s."""
     kinds, soaked, lock, ended = requests(), Soaked(), threading.Lock(), threading.Event()
     alone = {kind.name: answer_of(server, kind, "grpc") for kind in kinds}
@@ -143,22 +128,13 @@ def soak(server: Server, n_requests: int, n_clients: int, limit_s: float, kill_e
     start, root = time.monotonic(), psutil.Process(server.process.pid)
 
     def send(request: Request, protocol: str) -> None:
-        while time.monotonic() < start + limit_s:
-            asked = time.monotonic()
-            try:
-                found = answer_of(server, request, protocol)
-            except MedImageParseError:
-                if not kill_every_s:
-                    raise
-                time.sleep(POLL_S)
-                continue
-            apart = share_apart(found, alone[request.name])
-            with lock:
-                soaked.outcomes[request.name] += 1
-                soaked.apart = max(soaked.apart, apart)
-                soaked.right.append((request.name, asked, time.monotonic()))
-                soaked.wrong += [request.name] if apart > APART else []
+        if time.monotonic() > start + limit_s:
             return
+        apart = share_apart(answer_of(server, request, protocol), alone[request.name])
+        with lock:
+            soaked.outcomes[request.name] += 1
+            soaked.apart = max(soaked.apart, apart)
+            soaked.wrong += [request.name] if apart > APART else []
 
     def sample() -> None:
         while not ended.wait(SAMPLES_EVERY_S):
@@ -166,28 +142,12 @@ def soak(server: Server, n_requests: int, n_clients: int, limit_s: float, kill_e
             rss = sum(resident_sets(root).values())
             soaked.samples.append((time.monotonic() - start, soaked.n_done, rss, shm))
 
-    def kill() -> None:
-        for name, victim in cycle(VICTIMS.items()):
-            if ended.wait(kill_every_s):
-                return
-            old = tritonserver_of(root)
-            found = {model_of(process): process for process in family(old)} if old else {}
-            if victim not in found:  # still on its way back
-                continue
-            found[victim].kill()
-            killed = time.monotonic()
-            while tritonserver_of(root) in (None, old) and not ended.wait(POLL_S):
-                pass
-            soaked.kills.append((name, killed, time.monotonic()))
-
-    background = [threading.Thread(target=work) for work in (sample, *([kill] if kill_every_s else []))]
-    for thread in background:
-        thread.start()
+    background = threading.Thread(target=sample)
+    background.start()
     with ThreadPoolExecutor(n_clients) as executor:
         list(executor.map(send, *zip(*planned, strict=True)))
     ended.set()
-    for thread in background:
-        thread.join()
+    background.join()
     soaked.seconds = time.monotonic() - start
     return soaked
 
@@ -201,49 +161,13 @@ def shared_bytes(server: psutil.Process | None) -> int:
     return sum(region.rss for region in maps if region.path.startswith("/dev/shm/"))
 
 
-@contextmanager
-def supervised() -> Iterator[SimpleNamespace]:
-    """A serve.py of the demo models, as TritonServer says where it is."""
-    command = [sys.executable, "-m", "medimageparse_demo.serve", "--runtime=cpu"]
-    command += [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        urls = re.search(r"http (\S+), grpc (\S+),", process.stdout.readline())
-        if urls is None:
-            raise SystemExit("serve.py does not start: make serve-demo says why")
-        try:
-            yield SimpleNamespace(process=process, grpc_url=urls[2], http_url=urls[1])
-        finally:
-            process.terminate()
-            process.communicate()
-
-
 def tritonserver_of(launcher: psutil.Process) -> psutil.Process | None:
     """The server that a serve.py has started, once it is one; or the process itself, if it is the server."""
     family = (launcher, *launcher.children())
     return next((process for process in family if model_of(process) == "tritonserver"), None)
 
 
-def with_kills(options: argparse.Namespace) -> bool:
-    """A row for each victim; whether all answers were right."""
-    with supervised() as server:
-        soaked = soak(server, options.requests, options.clients, options.limit_s, options.kill_every)
-    for victim in VICTIMS:
-        kills = [(killed, new) for name, killed, new in soaked.kills if name == victim]
-        row = {"killed": victim, "kills": len(kills), "wrong_answers": len(soaked.wrong)}
-        waited = {"new_server_s": [new - killed for killed, new in kills], "volume_s": [], "image_s": []}
-        for kind, (killed, new) in product(("volume", "image"), kills):
-            came = [came for name, asked, came in soaked.right if name.startswith(kind) and asked > new]
-            waited[f"{kind}_s"] += [min(came) - killed] if came else []
-        if all(waited.values()):
-            row |= {name: median(seconds) for name, seconds in waited.items()}
-            row["slowest_s"] = max(waited["volume_s"] + waited["image_s"])
-            here = conditions(PACKAGES) | {"networks": "DEMO and DEMO_2D", "clients": options.clients}
-            append_row(options.results or RESULTS / "kills.csv", here | row)
-            print(row)
-    return not soaked.wrong and soaked.n_done == options.requests
-
-
-def without_kills(options: argparse.Namespace) -> bool:
+def measure(options: argparse.Namespace) -> bool:
     """A row; whether all answers were right and memory was flat."""
     results, here = options.results or RESULTS / "soak.csv", conditions(PACKAGES)
     with tempfile.TemporaryDirectory() as folder, TritonServer(demo_repository(Path(folder) / "models")) as server:
@@ -267,9 +191,7 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=N_REQUESTS)
     parser.add_argument("--clients", type=int, default=N_CLIENTS)
     parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="no request is begun after that")
-    parser.add_argument("--kill-every", type=float, default=0.0, metavar="S", help="0: nothing is killed")
-    options = parser.parse_args()
-    return 0 if (with_kills if options.kill_every else without_kills)(options) else 1
+    return 0 if measure(parser.parse_args()) else 1
 
 
 if __name__ == "__main__":

@@ -11,12 +11,14 @@ The exit status is 0 only if no answer was wrong, no caller saw an error, no pro
 import random
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,9 +28,9 @@ import psutil
 from medimageparse_client import MedImageParseError
 from processes import family, model_of
 from recording import RESULTS, append_row, conditions, median, parser_of
-from soak import N_CLIENTS, PACKAGES, POLL_S, answer_of, requests, share_apart, supervised, tritonserver_of
+from soak import N_CLIENTS, PACKAGES, answer_of, requests, share_apart, tritonserver_of
 
-N_HITS, HIT_EVERY_S, SEED, ENDING_S = 16, 15.0, 0, 30.0
+N_HITS, HIT_EVERY_S, SEED, ENDING_S, POLL_S = 16, 15.0, 0, 30.0, 0.05
 MODELS, NOTHING = ("volume", "image"), "nothing"  # models as the names of requests that are answered begin
 KINDS = {("step", signal.SIGKILL): 6, ("step", signal.SIGSTOP): 2, ("tritonserver", signal.SIGKILL): 1}
 PREFIX = re.compile(r"shm-region-prefix-name=(medimageparse-\w{8})")
@@ -107,12 +109,29 @@ def storm(n_clients: int, hits: Sequence[Hit], hit_every_s: float, seed: int, se
 
 def find_victim(server: SimpleNamespace, what: str, rng: random.Random) -> tuple[psutil.Process, psutil.Process]:
     """The tritonserver, and itself or one of its Python steps drawn by rng; waits while there is none."""
-    while True:
+    while server.process.poll() is None:
         triton = tritonserver_of(psutil.Process(server.process.pid))
         steps = [step for step in triton.children() if step.status() in ("running", "sleeping")] if triton else []
         if steps:
             return triton, triton if what == "tritonserver" else rng.choice(sorted(steps, key=model_of))
         time.sleep(POLL_S)
+    raise SystemExit("serve.py gave up: nothing can be hit any more")
+
+
+@contextmanager
+def supervised() -> Iterator[SimpleNamespace]:
+    """A serve.py of the demo models, as TritonServer says where it is."""
+    command = [sys.executable, "-m", "medimageparse_demo.serve", "--runtime=cpu"]
+    command += [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        urls = re.search(r"http (\S+), grpc (\S+),", process.stdout.readline())
+        if urls is None:
+            raise SystemExit("serve.py does not start: make serve-demo says why")
+        try:
+            yield SimpleNamespace(process=process, grpc_url=urls[2], http_url=urls[1])
+        finally:
+            process.terminate()
+            process.communicate()
 
 
 def left_over(seen: set[psutil.Process], names: set[str]) -> list[str]:
