@@ -64,7 +64,7 @@ class Supervisor:
         self.steps = Steps(server, step_memory_bytes)
         self.canaries = Canaries(server, models, metrics, patience_s)
         self.canary_s = float("inf")
-        self.has_started, self.problem = False, "starting"
+        self.has_started, self.problem, self.ill_since = False, "starting", 0.0
         self.last_sign, self.longest_silence_s = time.monotonic(), 2 * server.ready_timeout_s + LONGEST_PAUSE_S
         self.restarts: deque[float] = deque(maxlen=10)
         self.pool = ThreadPoolExecutor(1)
@@ -101,10 +101,9 @@ class Supervisor:
         adopt_orphans()
         while True:
             fault = self._wait_for_fault()
-            began = time.monotonic()
+            self.problem, self.ill_since = fault.sentence, self.ill_since or time.monotonic()
             if not self._heal(fault):
                 self._restart()
-            say(f"the canary is segmented right again after {time.monotonic() - began:.1f} s")
 
     def states(self) -> dict[str, tuple[bool, str]]:
         """Path of a probe -> whether the answer is yes, and words."""
@@ -130,7 +129,14 @@ class Supervisor:
             self.server.stop(at_once=True)
             raise
         self.server.open()
-        self.has_started, self.problem = True, ""
+        self.has_started = True
+        self._is_well()
+
+    def _is_well(self) -> None:
+        """All canaries were segmented right."""
+        if self.ill_since:
+            say(f"the canary is segmented right again after {time.monotonic() - self.ill_since:.1f} s")
+        self.problem, self.ill_since = "", 0.0
 
     def _warm_up(self) -> None:
         began = time.monotonic()
@@ -144,22 +150,17 @@ class Supervisor:
                 break
 
     def _heal(self, fault: Fault) -> bool:
-        """Whether the canary is segmented right again, with steps loaded anew; else the server is to be restarted."""
-        while fault.models:
-            self.problem = fault.sentence
-            say(f"{self.problem}; {', '.join(fault.models)} is loaded again")
+        """Whether steps were loaded anew, so that the canary is to be asked; else the server is to be restarted."""
+        problem = fault.sentence
+        if fault.models:
+            say(f"{problem}; {', '.join(fault.models)} is loaded again")
             try:
                 self.steps.load_again(fault.models)
-            except ServeError as error:
-                fault = Fault(str(error))
-                break
-            self.metrics.count_loaded_again(len(fault.models))
-            if not (problem := self.canaries.find_problem()):
-                self.problem = ""
+                self.metrics.count_loaded_again(len(fault.models))
                 return True
-            fault = self._find_end() or Fault(problem)
-        self.problem = fault.sentence
-        say(f"{self.problem}; the server is restarted")
+            except ServeError as error:
+                problem = str(error)
+        say(f"{problem}; the server is restarted")
         return False
 
     def _restart(self) -> None:
@@ -185,8 +186,9 @@ class Supervisor:
                     raise ServeError(f"the server does not start any more: {problem}") from None
 
     def _wait_for_fault(self) -> Fault:
+        """Sends canaries, at once after a fault, and looks after the processes meanwhile."""
         check: Future[str] | None = None
-        due = time.monotonic() + self.interval_s
+        due = time.monotonic() + (0 if self.problem else self.interval_s)
         while True:
             self.last_sign = began_tick = time.monotonic()
             if fault := self.steps.find_fault():
@@ -197,7 +199,8 @@ class Supervisor:
                 check = self.pool.submit(self.canaries.find_problem)
             if check is not None and check.done():
                 if problem := check.result():
-                    return self.steps.find_fault() or Fault(problem)
+                    return self._find_end() or Fault(problem)
+                self._is_well()
                 check, due = None, began_tick + max(self.interval_s, CANARY_SHARE * self.canary_s)
             time.sleep(TICK_S)
 
