@@ -4,7 +4,7 @@ import asyncio
 import math
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferResult, service_pb2
 
 from medimageparse_gateway.errors import Kind, TritonError
-from medimageparse_gateway.repeat import repeated
+from medimageparse_gateway.repeat import Patience, repeated
 
 Value: TypeAlias = bytes | bytearray | str | bool | int | float
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -104,8 +104,25 @@ class Triton:
         timeout_s: float,
         request_id: str = "",
     ) -> AsyncGenerator[Arrays, None]:
-        """The responses of a decoupled model, each with the outputs that it has. Closing it cancels the work."""
+        """The responses of a decoupled model, each with the outputs that it has. Closing it cancels the work.
+
+        Where a restart ends it before the last response, it is asked again, and `progress` begins anew.
+        """
         request = await asyncio.to_thread(encode_request, model, inputs, outputs, timeout_s, request_id)
+        patience, is_answered = Patience(timeout_s, self.retry_for_s), False
+        while True:
+            try:
+                async with aclosing(self._stream_once(request, patience.left_s)) as answers:
+                    async for arrays in answers:
+                        is_answered = is_answered or "progress" not in arrays
+                        yield arrays
+                return
+            except TritonError as error:
+                if is_answered:  # the whole result has come
+                    return
+                await patience.after(error)
+
+    async def _stream_once(self, request: bytes, timeout_s: float) -> AsyncGenerator[Arrays, None]:
         with errors_translated():
             call = self._channel.stream_stream(SERVICE + "ModelStreamInfer")(_one(request), timeout=timeout_s)
             try:

@@ -115,7 +115,8 @@ def infer(triton):
 
 
 async def stream(triton):
-    answers = triton.stream("medimageparse_3d_stream", INPUTS, ["report", "scores"], timeout_s=PATIENCE_S)
+    outputs = ["progress", "report", "scores"]
+    answers = triton.stream("medimageparse_3d_stream", INPUTS, outputs, timeout_s=PATIENCE_S)
     return [arrays async for arrays in answers]
 
 
@@ -185,10 +186,34 @@ def test_what_would_only_fail_again_is_asked_once(service, address, failure):
 
 
 @pytest.mark.usefixtures("no_pauses")
-def test_a_server_that_stays_away_is_given_up(service, address):
+def test_a_stream_that_a_restart_ends_is_asked_again_and_has_one_result(service, address):
+    failing_at_first(service, *[(grpc.StatusCode.UNAVAILABLE, "away")] * 2)
+    *told, result = run(address, stream, retry_for_s=60)
+    assert [arrays["progress"].item() for arrays in told] == [b"1"] * 3  # anew each time
+    assert set(result) == {"report", "scores"}
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize("retry_for_s", [0, 60])
+def test_a_stream_that_breaks_after_its_result_is_not_asked_again(service, address, retry_for_s):
+    whole = Service.ModelStreamInfer
+
+    def broken(self, request_iterator, context):
+        yield from whole(self, request_iterator, context)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+
+    service.ModelStreamInfer = broken.__get__(service)
+    progress, result = run(address, stream, retry_for_s=retry_for_s)
+    assert (set(progress), set(result)) == ({"progress"}, {"report", "scores"})
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("call", [infer, stream])
+@pytest.mark.usefixtures("no_pauses")
+def test_a_server_that_stays_away_is_given_up(service, address, call):
     service.failure = (grpc.StatusCode.UNAVAILABLE, "away")
     with pytest.raises(TritonError):
-        run(address, infer, retry_for_s=5.5e-3)
+        run(address, call, retry_for_s=5.5e-3)
     assert len(service.requests) == 6
 
 
