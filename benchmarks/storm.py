@@ -144,8 +144,9 @@ def left_over(seen: set[psutil.Process], names: set[str]) -> list[str]:
 
 def main() -> int:
     parser = parser_of(__doc__, results=RESULTS / "storm.csv", work=False)
-    for name, default in (("clients", N_CLIENTS), ("hits", N_HITS), ("hit-every", HIT_EVERY_S), ("seed", SEED)):
-        parser.add_argument(f"--{name}", type=type(default), default=default)
+    numbers = {"--clients": N_CLIENTS, "--hits": N_HITS, "--hit-every": HIT_EVERY_S, "--seed": SEED}
+    for option, default in numbers.items():
+        parser.add_argument(option, type=type(default), default=default)
     options = parser.parse_args()
     hits = random.Random(options.seed).choices(list(KINDS), list(KINDS.values()), k=options.hits)
     here = conditions(PACKAGES) | {"networks": "DEMO and DEMO_2D", "clients": options.clients, "seed": options.seed}
