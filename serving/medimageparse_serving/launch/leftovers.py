@@ -1,4 +1,4 @@
-"""What a server keeps in /tmp and /dev/shm, and how the next start finds what a killed one left there.
+"""What a server keeps in /tmp and /dev/shm, and how the next start finds what a killed one left there, steps too.
 
 A running server holds a lock on SHM/<name>-lock. A lock that can be taken belongs to no running server.
 """
@@ -8,6 +8,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import stat
 import tempfile
 from pathlib import Path
@@ -104,11 +105,23 @@ def sweep(shm: Path = SHM) -> list[str]:
         found = LOCK_NAME.fullmatch(entry)
         try:
             if found and take(shm / entry):
+                end_steps(found[1])
                 remove(found[1], shm)
                 swept.append(found[1])
         except OSError:  # in use, another user's, or swept by someone else
             continue
     return swept
+
+
+def end_steps(name: str) -> None:
+    """Ends Python steps of a server that has ended: one that it was just starting waits for its first word for ever."""
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            program, *words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+            if program.endswith("/triton_python_backend_stub") and any(word.startswith(f"{name}-") for word in words):
+                os.kill(pid, signal.SIGKILL)
+        except OSError:  # it has ended in the meantime, or is another user's
+            continue
 
 
 def take(lock: Path) -> bool:

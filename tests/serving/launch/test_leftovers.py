@@ -2,8 +2,13 @@
 
 import fcntl
 import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from helpers.running_server import PATIENCE_S, wait_until
 from medimageparse_serving.launch import leftovers
 
 
@@ -24,6 +29,33 @@ def test_only_what_belongs_to_nobody_is_swept(tmp_path, monkeypatch):
     with pytest.raises(BlockingIOError), (shm / "medimageparse-running1-lock").open() as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     locks[0].close()
+
+
+def test_steps_of_a_server_that_was_killed_are_ended_and_no_others(tmp_path, monkeypatch):
+    """Such as one that it was starting, which waits for its first word for ever."""
+    monkeypatch.setattr(leftovers, "temporary_folder", lambda: tmp_path)
+    shm = tmp_path / "shm"
+    shm.mkdir()
+    killed, running = "medimageparse-killed_1", "medimageparse-running1"
+    locks = [leftovers.claim(name, shm) for name in (killed, running)]
+    locks[0].close()
+    commands = [
+        ("/x/triton_python_backend_stub", f"{killed}-region"),
+        ("/x/triton_python_backend_stub", f"{running}-region"),
+        ("/x/another_program", f"{killed}-region"),
+    ]
+    sleep = ["-c", "import time; time.sleep(600)", "model.py"]
+    steps = [subprocess.Popen([name, *sleep, region], executable=sys.executable) for name, region in commands]
+    try:
+        wait_until(lambda: all(b"model.py" in Path(f"/proc/{step.pid}/cmdline").read_bytes() for step in steps))
+        assert leftovers.sweep(shm) == [killed]
+        assert steps[0].wait(PATIENCE_S) == -signal.SIGKILL
+        assert [step.poll() for step in steps[1:]] == [None, None]
+    finally:
+        for step in steps:
+            step.kill()
+            step.wait()
+        locks[1].close()
 
 
 @pytest.fixture
