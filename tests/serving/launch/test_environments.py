@@ -12,9 +12,10 @@ LONG_AGO = 1_500_000_000
 
 @pytest.fixture
 def running():
-    """A process that /proc shows as tritonserver."""
+    """A process that /proc shows as tritonserver, and when it was begun."""
+    began = time.time()
     process = subprocess.Popen(["tritonserver", "600"], executable="/bin/sleep")
-    yield process
+    yield process, began
     process.kill()
     process.wait()
 
@@ -32,13 +33,15 @@ def test_what_killed_servers_left_is_removed(tmp_path):
 
 
 def test_what_a_running_server_may_have_made_stays(tmp_path, running):
-    assert any(abs(start_s - time.time()) < environments.SLACK_S for start_s in environments.server_starts())
+    process, began = running
+    latest = time.time() + environments.SLACK_S
+    assert any(began - environments.SLACK_S < start_s < latest for start_s in environments.server_starts())
     made = folder(tmp_path / "python_env_a1B2c3", time.time())
     earlier = folder(tmp_path / "python_env_a1B2c4", LONG_AGO)
     environments.sweep_environments(tmp_path)
     assert made.exists()
     assert not earlier.exists()
-    assert running.poll() is None
+    assert process.poll() is None
 
 
 @pytest.mark.parametrize(
