@@ -40,7 +40,7 @@ def test_envoy_takes_what_the_cluster_gives_it(tmp_path, overlay):
                 chain.pop("transport_socket", None)  # needs the certificate; test_several_servers.py has one
     file = tmp_path / "envoy.yaml"
     file.write_text(yaml.safe_dump(bootstrap))
-    command = [binary(), "--mode", "validate", "-c", file, "--use-dynamic-base-id", "--log-level", "warning"]
+    command = [binary(), "--mode", "validate", "-c", file, "--disable-hot-restart", "--log-level", "warning"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert found.returncode == 0, found.stdout + found.stderr
     assert "Deprecated" not in found.stdout + found.stderr

@@ -118,7 +118,7 @@ class Balancer:
 def balancer(folder, servers, certificates, *flags):
     """A running Envoy that takes requests; it is ended at once."""
     found = Balancer(folder, servers, certificates)
-    command = [str(binary()), "-c", str(found.folder / "envoy.yaml"), "--use-dynamic-base-id", *flags]
+    command = [str(binary()), "-c", str(found.folder / "envoy.yaml"), "--disable-hot-restart", *flags]
     log = folder / "envoy.log"
     with log.open("w") as file:
         process = subprocess.Popen(
