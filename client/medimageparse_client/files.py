@@ -12,6 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
+TEMPORARY = ".medimageparse-{}.tmp"
 OPEN_FILES = ("/dev/std", "/dev/fd/", "/proc/")  # below these lie names of files that a process has open
 
 
@@ -34,12 +35,18 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def replace(place: Path, data: bytes) -> None:
+    with becoming(place) as temporary, temporary.open("xb") as file:  # its mode follows the umask
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())  # or a crash of the machine could leave an empty file under the final name
+
+
+@contextmanager
+def becoming(place: Path) -> Iterator[Path]:
+    """A new name in the same folder, which takes the place, and the mode of what is there, when the block ends well."""
     temporary = temporary_name(place.parent)
     try:
-        with temporary.open("xb") as file:  # its mode follows the umask
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a crash of the machine could leave an empty file under the final name
+        yield temporary
         with suppress(FileNotFoundError):
             temporary.chmod(stat.S_IMODE(place.stat().st_mode))
         temporary.replace(place)
@@ -51,21 +58,16 @@ def replace(place: Path, data: bytes) -> None:
 
 def temporary_name(folder: Path) -> Path:
     """Short, for the final name may be as long as names can be; hidden, so that no folder of inputs counts it."""
-    return folder / f".medimageparse-{secrets.token_hex(8)}.tmp"
+    return folder / TEMPORARY.format(secrets.token_hex(8))
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A new name beside `path` for what is written bit by bit; it becomes `path` when the block ends well."""
+    """As `write_file`, for what is written bit by bit: the name to write to. OSError names `path`."""
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = temporary_name(path.parent)
-        try:
+        with becoming(path) as temporary:
             yield temporary
-            temporary.replace(path)
-        except BaseException:  # Ctrl-C too
-            temporary.unlink(missing_ok=True)
-            raise
 
 
 def check_place(path: Path) -> bool:

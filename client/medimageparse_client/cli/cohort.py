@@ -165,6 +165,7 @@ def ask(args: argparse.Namespace, cases: list[Case], records: Records, say: Call
         servers,
         client_of,
         workers=args.in_flight * len(urls),
+        code_of=exit_code,
         by_content=args.checksum,
         retry_failed=args.retry_failed,
     )

@@ -60,7 +60,6 @@ def wishes(args: argparse.Namespace) -> Callable[[dict[str, str]], Wish]:
         raise WrongCommandLine(f"--overlap is for --format {list_of(tuple(kind[1:] for kind in MAY_OVERLAP))}")
     if args.seg_type != "binary" and ending != SEG:
         raise WrongCommandLine(f"--seg-type is for --format {SEG[1:]}; give that, or leave it out")
-
     if args.resample_tilt and ending in OF_SERIES:
         raise WrongCommandLine("--resample-tilt makes voxels that are not those of the slices; take --format nii.gz")
 

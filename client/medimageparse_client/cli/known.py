@@ -1,14 +1,11 @@
-"""--preset and --by-name: sentences of the catalogue in place of prompts, and in the report what they stand for."""
+"""--preset and --by-name: sentences of the catalogue in place of prompts."""
 
 import argparse
-from dataclasses import replace
 
 from medimageparse_contract.catalogue import Model, presets, rows_of_presets, structures
 
 from medimageparse_client.cli.console import WrongCommandLine
 from medimageparse_client.formats.body_part import AUTO
-from medimageparse_client.results.image_segmentation import ImageSegmentation
-from medimageparse_client.results.segmentation import Segmentation
 
 
 def known_prompts(args: argparse.Namespace, model: Model, prompts: list[str]) -> dict[str, str]:
@@ -51,14 +48,3 @@ def sentence_of(prompt: str, model: Model, modality: str | None) -> str:
         way_out = "name a --modality, or write one of them" if modality is None else "write one of them"
         raise WrongCommandLine(f"{prompt!r} has several sentences: {told}; {way_out}")
     return sentences[0] if sentences else prompt
-
-
-def with_names(result: Segmentation | ImageSegmentation, named: dict[str, str]) -> Segmentation | ImageSegmentation:
-    """The result with `asked` in its report, the id or name, for each prompt that was sent in place of one."""
-    if all(sentence == asked for sentence, asked in named.items()):
-        return result
-    described = [
-        entry | ({"asked": named[prompt]} if named.get(prompt, prompt) != prompt else {})
-        for prompt, entry in zip(result.prompts, result.report["prompts"], strict=True)
-    ]
-    return replace(result, report=result.report | {"prompts": described})

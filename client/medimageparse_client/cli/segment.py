@@ -27,11 +27,11 @@ from medimageparse_client.files import ending_of
 from medimageparse_client.formats import volume_file
 from medimageparse_client.formats.body_part import AUTO
 from medimageparse_client.formats.dicomweb_address import is_address
-from medimageparse_client.formats.series import holds_dicom, holds_series
+from medimageparse_client.formats.series import holds_dicom
 from medimageparse_client.progress import Progress
 from medimageparse_client.results import label_table
 from medimageparse_client.results.segmentation import Segmentation
-from medimageparse_client.results.writers import ENDINGS, MAY_OVERLAP, OF_SERIES, SEG
+from medimageparse_client.results.writers import ENDINGS, MAY_OVERLAP, OF_SERIES, SEG, check_can_refer
 
 NIFTI = (".nii.gz", ".nii")
 MAPS = ("probabilities", "uncertainty", "instances")  # options that name their file
@@ -77,8 +77,7 @@ def segment_volume(
     prompts: tuple[str, ...],
     progress: Progress | None,
 ) -> Segmentation:
-    if writes(args, *OF_SERIES) and not holds_series(source):
-        raise InvalidVolume("a DICOM object refers to the slices of a series, and this is none; write a .nii.gz")
+    check_can_refer(ending_of(args.output or "", OF_SERIES), source)
     if args.store and not is_address(source):
         raise InvalidVolume("--store puts the SEG into the archive of the series; give a dicomweb:// address")
     return client.segment(

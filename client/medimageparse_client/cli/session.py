@@ -13,7 +13,6 @@ from medimageparse_client.cli.connection import connect
 from medimageparse_client.cli.console import describe, silence, warn
 from medimageparse_client.cli.jobs import Plan
 from medimageparse_client.cli.kinds import Encoder, Kind, Loaded
-from medimageparse_client.cli.known import with_names
 from medimageparse_client.cli.numbers import Numbers
 from medimageparse_client.cli.places import Job, encoding_of
 from medimageparse_client.cli.sources import Place, Source, Standard, load
@@ -24,6 +23,7 @@ from medimageparse_client.files import ending_of, write_file, write_files
 from medimageparse_client.progress import Progress
 from medimageparse_client.results.image_segmentation import ImageSegmentation
 from medimageparse_client.results.label_table import ENDINGS, encode_label_table
+from medimageparse_client.results.names import with_names
 from medimageparse_client.results.report import Report, labels_of
 from medimageparse_client.results.segmentation import Segmentation
 from medimageparse_client.results.statistics import Row

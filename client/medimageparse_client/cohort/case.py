@@ -10,13 +10,11 @@ from pathlib import Path
 from medimageparse_contract.options import Intensity, Maps, Orientation
 
 from medimageparse_client.client import Client
-from medimageparse_client.errors import InvalidVolume
 from medimageparse_client.formats.dicomweb_address import is_address
-from medimageparse_client.formats.series import holds_series
 from medimageparse_client.inputs import SliceAxis
 from medimageparse_client.results.segmentation import Segmentation
 from medimageparse_client.results.segmented import SegType
-from medimageparse_client.results.writers import OF_SERIES
+from medimageparse_client.results.writers import check_can_refer
 
 LONGEST_ID = 200  # bytes of one part of it; what ends a file's name comes after it
 
@@ -50,8 +48,7 @@ class Wish:
 
     def ask(self, client: Client, source: Path | str) -> Segmentation:
         """Segments one volume; raises MedImageParseError or OSError."""
-        if self.ending in OF_SERIES and not holds_series(source):
-            raise InvalidVolume("a DICOM object refers to the slices of a series, and this is none; write .nii.gz")
+        check_can_refer(self.ending, source)
         whole: Maps | None = "masks" if self.overlap else None
         return client.segment(
             source,

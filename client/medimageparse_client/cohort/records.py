@@ -16,9 +16,9 @@ import msgspec
 
 from medimageparse_client.cohort.case import Case
 from medimageparse_client.cohort.inputs import hash_of, stamp_of
-from medimageparse_client.files import write_file
+from medimageparse_client.files import TEMPORARY, write_file
 
-LEFTOVERS, LEFT_AFTER_S = ".medimageparse-*.tmp", 3600.0  # nobody writes one file for so long
+LEFTOVERS, LEFT_AFTER_S = TEMPORARY.format("*"), 3600.0  # nobody writes one file for so long
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Literal
 
-from medimageparse_client.cli.console import exit_code
-from medimageparse_client.cli.known import with_names
 from medimageparse_client.client import Client
 from medimageparse_client.cohort.case import Case
 from medimageparse_client.cohort.inputs import hash_of, stamp_of
@@ -21,6 +19,7 @@ from medimageparse_client.errors import (
     RequestTimeout,
     ServerError,
 )
+from medimageparse_client.results.names import with_names
 from medimageparse_client.results.segmentation import Segmentation
 
 # done now, done before; failed now, failed before; not asked, because the run ended
@@ -42,6 +41,7 @@ class Run:
     """
     connect: gives a client for a url; it asks once
     workers: cases at a time at most; each holds one volume in memory
+    code_of: the exit code of a failure; `codes` has those of this run
     by_content: reads volumes and results whole to see whether they changed
     retry_failed: asks again for what failed before
     """
@@ -53,10 +53,12 @@ class Run:
         connect: Callable[[str], Client],
         *,
         workers: int,
+        code_of: Callable[[Exception], int],
         by_content: bool = False,
         retry_failed: bool = False,
     ) -> None:
         self.records, self.servers, self.connect, self.workers = records, servers, connect, workers
+        self.code_of = code_of
         self.by_content, self.retry_failed = by_content, retry_failed
         self.codes: set[int] = set()  # of this run's failures
         self._clients: set[Client] = set()
@@ -102,7 +104,7 @@ class Run:
         except (MedImageParseError, OSError, MemoryError) as error:
             if self.servers.final:
                 return "left"
-            self.codes.add(exit_code(error))
+            self.codes.add(self.code_of(error))
             kind = next(kind for cause, kind in KINDS if isinstance(error, cause))
             self.records.keep_failure(case, stamp, kind, reason_of(error))
             return "failed"

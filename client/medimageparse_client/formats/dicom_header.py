@@ -92,7 +92,9 @@ DAMAGED = "the DICOM file is damaged or cut short; send it again, whole"
 @contextmanager
 def without_pydicoms_warnings() -> Iterator[None]:
     """They are about odd tags, are no help to a caller, and can hold what stands in the file, as its logs can."""
-    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in ("pydicom", "highdicom")]
+    names = [
+        name for name in list(logging.root.manager.loggerDict) if name.partition(".")[0] in ("pydicom", "highdicom")
+    ]
     loggers = [logging.getLogger(name) for name in names]
 
     def is_told(record: logging.LogRecord) -> bool:  # one for each call, so that threads do not take away each other's

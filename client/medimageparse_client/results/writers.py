@@ -3,9 +3,10 @@
 import gzip
 from collections.abc import Callable
 
-from medimageparse_client.errors import InvalidRequest
+from medimageparse_client.errors import InvalidRequest, InvalidVolume
 from medimageparse_client.formats.mha import encode_mha
 from medimageparse_client.formats.nrrd import encode_nrrd
+from medimageparse_client.formats.series import holds_series
 from medimageparse_client.results.seg_nrrd import encode_seg_nrrd
 from medimageparse_client.results.segmented import Segmented, SegType
 
@@ -21,6 +22,12 @@ PLAIN: dict[str, Callable[[Segmented], bytes]] = {
 }
 ENDINGS = (*PLAIN, *OF_SERIES)
 MAY_OVERLAP = (".seg.nrrd", *OF_SERIES)  # hold whole masks where the result has them
+
+
+def check_can_refer(ending: str, volume: object) -> None:
+    """InvalidVolume, before anything is sent, for an ending of OF_SERIES and a volume that is no series."""
+    if ending in OF_SERIES and not holds_series(volume):
+        raise InvalidVolume("a DICOM object refers to the slices of a series, and this is none; write .nii.gz")
 
 
 def encode_result(result: Segmented, ending: str, seg_type: SegType = "binary") -> bytes:
