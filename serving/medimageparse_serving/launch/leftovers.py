@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from medimageparse_serving.launch.launch_errors import ServeError
+from medimageparse_serving.launch.server_processes import command_line
 
 SHM = Path("/dev/shm")
 PREFIX = "medimageparse-"
@@ -116,12 +117,10 @@ def sweep(shm: Path = SHM) -> list[str]:
 def end_steps(name: str) -> None:
     """Ends Python steps of a server that has ended: one that it was just starting waits for its first word for ever."""
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        try:
-            program, *words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-            if program.endswith("/triton_python_backend_stub") and any(word.startswith(f"{name}-") for word in words):
+        program, *words = command_line(pid) or [""]
+        if program.endswith("/triton_python_backend_stub") and any(word.startswith(f"{name}-") for word in words):
+            with contextlib.suppress(OSError):  # it has ended in the meantime, or is another user's
                 os.kill(pid, signal.SIGKILL)
-        except OSError:  # it has ended in the meantime, or is another user's
-            continue
 
 
 def take(lock: Path) -> bool:

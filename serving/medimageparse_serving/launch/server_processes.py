@@ -34,6 +34,14 @@ def is_running(pid: int) -> bool:
         return True
 
 
+def command_line(pid: int) -> list[str]:
+    """Its words; none of a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
 def own_memory(pid: int) -> int:
     """Bytes that a process shares with no file and no other process; 0 if it has ended."""
     try:

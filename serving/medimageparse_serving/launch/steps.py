@@ -12,11 +12,16 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.launch_errors import ServeError
-from medimageparse_serving.launch.server_processes import children, collect_orphans, is_running, own_memory
+from medimageparse_serving.launch.server_processes import (
+    children,
+    collect_orphans,
+    command_line,
+    is_running,
+    own_memory,
+)
 from medimageparse_serving.launch.triton_server import TritonServer
 
 UNLOADING_S = 10  # for Triton to hear of it
@@ -97,8 +102,4 @@ class Steps:
 
 def model_of(pid: int) -> str:
     """The model whose code a process runs, by its command line; "" if it runs another program."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-    except OSError:  # ended in the meantime
-        return ""
-    return next((found[1] for word in words if (found := CODE.search(word))), "")
+    return next((found[1] for word in command_line(pid) if (found := CODE.search(word))), "")
