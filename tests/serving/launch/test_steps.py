@@ -26,7 +26,9 @@ class Control:
 
     def start(self, model, code="import time; time.sleep(600)"):
         command = [sys.executable, "-c", code, f"/tmp/models/{model}/1/model.py"]
-        self.processes.append((model, subprocess.Popen(command)))
+        process = subprocess.Popen(command)
+        wait_until(lambda: steps.model_of(process.pid))  # a new process has no command line for a moment
+        self.processes.append((model, process))
 
     def unload(self, model, timeout_s):
         self.asked.append(("unload", model))
@@ -62,8 +64,6 @@ def watched(control, monkeypatch):
     process = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
     server = SimpleNamespace(process=process, control=control, ready_timeout_s=10, shm_prefix="medimageparse-tests-")
     watched = Steps(server, memory_bytes=2**28)
-    for pid in control.pids():
-        wait_until(lambda pid=pid: steps.model_of(pid))
     watched.look()
     return watched
 
@@ -103,7 +103,6 @@ def test_several_at_once(watched, control):
 def test_a_step_with_too_much_memory_of_its_own_is_loaded_again(watched, control):
     control.start("decode_volume", "kept = b'x' * 2**29; import time; time.sleep(600)")
     [well, greedy] = control.pids("decode_volume")
-    wait_until(lambda: steps.model_of(greedy))
     watched.look()
     wait_until(lambda: own_memory(greedy) > 2**28)
     fault = watched.find_fault()
