@@ -8,7 +8,9 @@
 # Triton's own HTTP (8000) opens with --http-host 0.0.0.0, for a network that you trust: SECURITY.md says why.
 # --shm-size: every python step moves its tensors through /dev/shm, and Docker's 64 MB would not hold one CT volume.
 # 26.09: servers before 26.07 may use a response of async_exec, which medimageparse_3d calls, after it is freed.
-FROM nvcr.io/nvidia/tritonserver:26.09-py3
+# A tag can be moved, a digest cannot: --build-arg TRITON=nvcr.io/nvidia/tritonserver@sha256:..., see docs/kubernetes.md
+ARG TRITON=nvcr.io/nvidia/tritonserver:26.09-py3
+FROM $TRITON
 
 WORKDIR /opt/medimageparse
 COPY serving/requirements.lock serving/requirements.lock

@@ -28,6 +28,8 @@ GATEWAY_HOST ?=
 GATEWAY_CONFIG ?=
 # bytes of features that each image encoder on a CPU keeps; 0 for none, empty for what its configuration says
 FEATURE_CACHE ?=
+# a line for each request: off, text, or json, which is the usual
+ACCESS_LOG ?=
 TLS_CERTIFICATE ?=
 TLS_KEY ?=
 TLS_CLIENT_CA ?=
@@ -48,6 +50,7 @@ SERVE := $(if $(CONTAINER),python3,$(BIN)/python) -m medimageparse_serving.launc
 ADDRESSES := --host $(HOST) --http-host $(HTTP_HOST) --metrics-host $(METRICS_HOST) --http-port $(HTTP_PORT) --grpc-port $(GRPC_PORT) --metrics-port $(METRICS_PORT) --probe-port $(PROBE_PORT) \
 	$(if $(TLS_CERTIFICATE),--tls-certificate "$(TLS_CERTIFICATE)") $(if $(TLS_KEY),--tls-key "$(TLS_KEY)") \
 	$(if $(TLS_CLIENT_CA),--tls-client-ca "$(TLS_CLIENT_CA)") $(if $(FEATURE_CACHE),--feature-cache $(FEATURE_CACHE)) \
+	$(if $(ACCESS_LOG),--access-log $(ACCESS_LOG)) \
 	$(if $(filter-out 0,$(GATEWAY)),--gateway-port $(GATEWAY_PORT) $(if $(GATEWAY_HOST),--gateway-host $(GATEWAY_HOST)) \
 	$(if $(GATEWAY_CONFIG),--gateway-config "$(GATEWAY_CONFIG)"))
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -94,6 +97,8 @@ serve: $(if $(CONTAINER),,$(SERVED_BY))  ## start tritonserver and the gateway: 
 serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of the repository that goes when it ends
 	$(BIN)/python -m medimageparse_demo.serve --runtime $(RUNTIME) $(ADDRESSES)
 
+# without byte code on disk each worker compiles all tests anew, which takes ten seconds
+test test-unit: export PYTHONDONTWRITEBYTECODE =
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest $(WORKERS)
 
@@ -130,9 +135,9 @@ $(PERF_ANALYZER): | $(BIN)/python
 perf-analyzer: $(PERF_ANALYZER)  ## fetch NVIDIA's perf_analyzer (Debian or Ubuntu, x86-64)
 
 BENCH = --variant $(VARIANT) --work $(WORK)
-bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; CSV, tables and pictures in benchmarks/results/VARIANT
+bench: install-export  ## measure everything: VARIANT=DEMO|PUBLISHED; rows go to benchmarks/results/VARIANT
 	$(BIN)/python benchmarks/networks.py $(BENCH)
-	$(BIN)/python benchmarks/roofline.py $(BENCH)
+	$(BIN)/python benchmarks/roofline.py $(BENCH) --engines
 	$(BIN)/python benchmarks/stages.py $(BENCH)
 	$(BIN)/python benchmarks/scaling.py $(BENCH)
 	$(BIN)/python benchmarks/own_time.py $(BENCH)

@@ -18,7 +18,7 @@ GPUS = range(8)
 def command(gpu):
     """docker's words, and those of the launcher."""
     words = shlex.split(SERVICE["ExecStart"].replace("%i", str(gpu)))
-    image = words.index(f"medimageparse-triton:{VERSION}")
+    image = words.index("${IMAGE}")
     return words[:image], words[image + 1 :]
 
 
@@ -31,6 +31,11 @@ def options(gpu):
 
 def ports(gpu):
     return [options(gpu)[f"{name}_port"] for name in ("http", "grpc", "metrics", "probe")]
+
+
+def test_the_image_is_of_this_version_and_is_named_once():
+    assert SERVICE["Environment"] == f"IMAGE=medimageparse-triton:{VERSION}"
+    assert "medimageparse-triton" not in SERVICE["ExecStart"]
 
 
 def test_gpu_0_has_the_usual_ports_and_no_two_servers_share_one():

@@ -1,4 +1,4 @@
-"""Stands in for tritonclient's connection to a server that serves MedImageParse."""
+"""Stands in for the client's connection to a server that serves MedImageParse."""
 
 import base64
 import gzip
@@ -10,13 +10,12 @@ import nibabel as nib
 import numpy as np
 from medimageparse_contract.catalogue import rows_of_presets
 from PIL import Image, ImageOps
-from tritonclient.utils import InferenceServerException, deserialize_bytes_tensor
 
 IMAGE_MODELS = ("medimageparse", "medimageparse_stream")
 
 
 class FakeTriton:
-    """Stands in for tritonclient's InferenceServerClient.
+    """Stands in for the client's GrpcServer and HttpServer.
 
     Of a volume label k is where it equals k; alone, prompt k is 0.8 there and 0.6 at label k + 1. Of an image the
     first, third, ... prompt is as probable as the image is red, and the others as it is not; recognition finds
@@ -25,6 +24,7 @@ class FakeTriton:
 
     requests: list[dict[str, str | bool | float]] = []
     images: list[bytes] = []
+    ids: list[str] = []
     failures: dict[str, Exception] = {}  # prompt -> what to raise
     missing_output = ""
     is_loaded = True
@@ -44,51 +44,39 @@ class FakeTriton:
     def close(self):
         self.is_open = False
 
-    def is_server_live(self, **options):
+    def is_live(self):
         if self.url.startswith("nobody"):
             raise ConnectionRefusedError(111, "Connection refused")
         return True
 
-    def is_model_ready(self, name, **options):
-        return self.is_loaded and name in self.models
+    def is_ready(self, model):
+        return self.is_loaded and model in self.models
 
-    def get_server_metadata(self, **options):
+    def metadata(self):
         return {"name": "triton", "version": "2.51.0"}
 
-    def start_stream(self, callback, stream_timeout, headers):
-        self.callback = callback
-
-    def async_stream_infer(self, model, inputs, outputs, **options):
+    def stream(self, model, inputs, outputs, *, limit_s, request_id):
         """Its slices one by one: from the first on the first prompt is found, and so on."""
+        is_cancelled = True
         try:
-            answer = self.infer(model, inputs, outputs, **options)
-        except InferenceServerException as error:
-            self.callback(result=None, error=error)
-            return
-        prompts = prompts_of(self.requests[-1])
-        scores = None if model in IMAGE_MODELS else answer.as_numpy("scores")
-        part, n = ("tiles", self.tiles) if scores is None else ("slices", scores.shape[1])
-        for done in range(n + 1):
-            told = {f"{part}_done": done, part: n, "prompts_found": prompts[:done]} | self.odd_progress
-            self.callback(result=FakeAnswer("", progress=np.array([json.dumps(told)], np.object_)), error=None)
-        self.callback(result=answer, error=None)
+            answer = self.infer(model, inputs, outputs, limit_s=limit_s, request_id=request_id)
+            prompts = prompts_of(self.requests[-1])
+            scores = None if model in IMAGE_MODELS else answer.as_numpy("scores")
+            part, n = ("tiles", self.tiles) if scores is None else ("slices", scores.shape[1])
+            for done in range(n + 1):
+                told = {f"{part}_done": done, part: n, "prompts_found": prompts[:done]} | self.odd_progress
+                yield FakeAnswer("", progress=np.array([json.dumps(told)], np.object_))
+            is_cancelled = False
+            yield answer
+        finally:
+            self.stopped.append(is_cancelled)
 
-    def stop_stream(self, cancel_requests):
-        self.stopped.append(cancel_requests)
-
-    def infer(self, model, inputs, outputs, **options):
-        sent = {}
-        for tensor in inputs:
-            raw = tensor._get_content() if hasattr(tensor, "_get_content") else tensor._get_binary_data()
-            sent[tensor.name()] = {
-                "BYTES": lambda raw: deserialize_bytes_tensor(raw).item(),
-                "BOOL": lambda raw: np.frombuffer(raw, np.bool_).item(),
-                "INT32": lambda raw: np.frombuffer(raw, np.int32).item(),
-                "FP32": lambda raw: np.frombuffer(raw, np.float32).item(),
-            }[tensor.datatype()](raw)
+    def infer(self, model, inputs, outputs, *, limit_s, request_id):
+        self.ids.append(request_id)
+        sent = dict(inputs)
         image = sent.pop("image")
         sent = {name: value.decode() if isinstance(value, bytes) else value for name, value in sent.items()}
-        self.requests.append(sent | {"model": model, "outputs": [output.name() for output in outputs]})
+        self.requests.append(sent | {"model": model, "outputs": list(outputs)})
         prompts = prompts_of(sent)
         for prompt in prompts:
             if prompt in self.failures:

@@ -65,9 +65,10 @@ class InferenceRequest:
 class Request:
     """What a client sent."""
 
-    def __init__(self, wanted=(), timeout_us=0, cancelled=False, **arrays):
+    def __init__(self, wanted=(), timeout_us=0, cancelled=False, request_id="", **arrays):
         self._tensors = [Tensor(*pair) for pair in arrays.items()]
         self._wanted, self._timeout_us, self._cancelled = list(wanted), timeout_us, cancelled
+        self._request_id = request_id
         self.sent_parameters = ""  # JSON
         self.sent = []  # to the sender: each response, and its flags
 
@@ -79,6 +80,9 @@ class Request:
 
     def timeout(self):
         return self._timeout_us
+
+    def request_id(self):
+        return self._request_id
 
     def parameters(self):
         return self.sent_parameters

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import httpx2
@@ -27,7 +28,7 @@ class FakeModels(FakeTriton):
 
     def __init__(self, error=None, is_held=False, slices=None, models=FakeTriton.models):
         self.error, self.is_held, self.slices, self.models = error, is_held, slices, models
-        self.requests, self.images, self.timeouts_s = [], [], []
+        self.requests, self.images, self.timeouts_s, self.ids = [], [], [], []
         self.began, self.cancelled, self.released = threading.Event(), threading.Event(), asyncio.Event()
         self.loop = None
 
@@ -35,6 +36,7 @@ class FakeModels(FakeTriton):
         self.loop = asyncio.get_running_loop()
         self.began.set()
         self.timeouts_s.append(timeout_s)
+        self.ids.append(request_id)
         texts = {name: value for name, value in inputs.items() if name != "image"}
         self.requests.append({"model": model, "outputs": list(outputs), **texts})
         await self.wait()
@@ -62,7 +64,7 @@ class FakeModels(FakeTriton):
             progress = {"slices_done": n_done, "slices": self.slices, "prompts_found": []}
             yield {"progress": np.array([json.dumps(progress).encode()], np.object_)}
         wanted = [name for name in outputs if name != "progress"]
-        yield await self.infer(model, inputs, wanted, timeout_s=timeout_s)
+        yield await self.infer(model, inputs, wanted, timeout_s=timeout_s, request_id=request_id)
 
     async def has(self, model):
         return model in self.models or (self.slices is not None and model == "medimageparse_3d_stream")
@@ -96,10 +98,10 @@ class RunningGateway:
 
 
 @contextmanager
-def running_gateway(models=None, **settings):
-    """A gateway in a thread of this process, on a free port."""
+def running_gateway(models=None, clock=time.monotonic, **settings):
+    """A gateway in a thread of this process, on a free port. clock: of the quotas."""
     settings = Settings(**settings)
-    server = server_of(build_app(settings, models or FakeModels()), settings)
+    server = server_of(build_app(settings, models or FakeModels(), clock), settings)
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()

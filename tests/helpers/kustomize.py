@@ -26,9 +26,14 @@ def build(folder):
     return found
 
 
+def documents(text):
+    """What safe_load_all reads, by libyaml: ten times as fast."""
+    return list(yaml.load_all(text, yaml.CSafeLoader))
+
+
 def accumulate(folder, manifests):
     """Adds a kustomization's resources to the manifests and changes them as it says."""
-    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    (kustomization,) = documents((folder / "kustomization.yaml").read_text())
     assert kustomization["kind"] in KINDS
     assert set(kustomization) <= FIELDS, f"{folder}: {set(kustomization) - FIELDS} is not known here"
     own = []
@@ -38,7 +43,7 @@ def accumulate(folder, manifests):
             own += accumulate(path, [])
         else:
             assert folder in path.parents, f"kustomize reads no file outside of {folder}"
-            own += list(yaml.safe_load_all(path.read_text()))
+            own += documents(path.read_text())
     manifests = manifests + own
     for generator in kustomization.get("configMapGenerator", []):
         manifests = generate(folder, generator, manifests)
@@ -49,7 +54,7 @@ def accumulate(folder, manifests):
         targets = [m for m in manifests if is_target(m, patch["target"])]
         assert targets, f"{folder}: nothing is {patch['target']}"
         for manifest in targets:
-            for operation in yaml.safe_load(patch["patch"]):
+            for operation in documents(patch["patch"])[0]:
                 apply(manifest, **operation)
     for manifest in manifests:
         suffix = kustomization.get("nameSuffix", "")

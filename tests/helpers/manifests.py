@@ -1,6 +1,7 @@
 """The manifests of deploy/kubernetes, and whether Kubernetes, KServe, KEDA and the Prometheus operator take them."""
 
-from functools import lru_cache
+import json
+from functools import cache, lru_cache
 
 import jsonschema
 import kubernetes_validate
@@ -31,6 +32,12 @@ def of_kind(overlay, kind):
 
 def validate(manifest, version):
     """jsonschema.ValidationError if the cluster would refuse it, or would drop a part of it as unknown."""
+    validate_text(json.dumps(manifest), version)
+
+
+@cache  # overlays have most manifests in common
+def validate_text(text, version):
+    manifest = json.loads(text)
     if manifest["kind"] not in CUSTOM:
         kubernetes_validate.validate(manifest, version, strict=True)
         return

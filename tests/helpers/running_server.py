@@ -11,10 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
-from medimageparse_serving.launch import leftovers
+from medimageparse_serving.launch import leftovers, server_processes
 from medimageparse_serving.launch.addresses import open_local
 from medimageparse_serving.launch.serve import TritonServer
-from medimageparse_serving.launch.server_processes import children
 
 PORTS = [f"--{name}-port=0" for name in ("http", "grpc", "metrics", "probe")]
 COMMAND = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", *PORTS]
@@ -40,10 +39,12 @@ def serving(log_file, repository=None, *flags, before=(), command=None, **option
         try:
             ready = process.stdout.readline()
             assert ready.startswith("ready: "), log_file.read_text()
-            grpc, metrics, probes = re.search(r"grpc (\S+), metrics (\S+), probes (\S+)", ready).groups()
+            http, grpc, metrics, probes = re.search(
+                r" http ([^\s,]+), grpc (\S+), metrics (\S+), probes (\S+)", ready
+            ).groups()
             gateway = "".join(re.findall(r"gateway http://([^\s,]+)", ready))
             yield SimpleNamespace(
-                process=process, grpc=grpc, gateway=gateway, metrics=metrics, probes=probes, log=log_file
+                process=process, http=http, grpc=grpc, gateway=gateway, metrics=metrics, probes=probes, log=log_file
             )
         finally:
             end_at_once(process)
@@ -68,14 +69,15 @@ def triton_of(service):
 
     A step that died with a request stays a zombie as long as tritonserver lives, which waits for it in vain.
     """
-    [triton] = [pid for pid in children(service.process.pid) if "tritonserver" in command_line(pid)]
-    steps = {pid: line for pid in children(triton) if (line := command_line(pid))}
+    [triton] = [pid for pid in server_processes.children(service.process.pid) if "tritonserver" in command_line(pid)]
+    steps = {pid: line for pid in server_processes.children(triton) if (line := command_line(pid))}
     [prefix] = re.findall(r"shm-region-prefix-name=([\w-]+)", command_line(triton))
     return triton, steps, prefix
 
 
 def command_line(pid):
-    return Path(f"/proc/{pid}/cmdline").read_text()
+    """Its words in one text; "" of a process that ended in the meantime."""
+    return " ".join(server_processes.command_line(pid))
 
 
 def regions(prefix):
@@ -123,10 +125,7 @@ def step_processes(server, step):
     """The python processes of a step of a TritonServer."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # ended in the meantime
-            continue
+        words = server_processes.command_line(int(folder.name))
         if any(word.startswith(server.shm_prefix) for word in words) and any(f"/{step}/" in word for word in words):
             found.append(int(folder.name))
     assert found

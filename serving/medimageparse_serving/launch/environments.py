@@ -35,7 +35,7 @@ def server_starts() -> list[float]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"tritonserver" in (process / "cmdline").read_bytes():
-                after_name = (process / "stat").read_text().rpartition(")")[2].split()
+                after_name = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
                 found.append(boot_s + int(after_name[19]) / os.sysconf("SC_CLK_TCK"))  # field 22, from the third on
         except OSError:  # ended in the meantime
             continue

@@ -20,11 +20,14 @@ PAUSE_S = 5  # between two starts of one that ends
 class GatewayProcess:
     """`start`, then `look_after` as often as one likes, at last `stop`. Its own words go to this program's log."""
 
-    def __init__(self, triton: str, port: int, host: str = "", config: Path | None = None) -> None:
-        """triton: "host:port" of gRPC; empty if the configuration names it. host: empty for the configuration's."""
+    def __init__(
+        self, triton: str, port: int, host: str = "", config: Path | None = None, access_log: str | None = None
+    ) -> None:
+        """triton: "host:port" of gRPC; empty if the configuration names it. host, access_log: likewise."""
         if importlib.util.find_spec(PACKAGE) is None:
             raise ServeError("the gateway is not installed: pip install ./client ./gateway, or start with GATEWAY=0")
         options = {"--triton": triton, "--host": host, "--config": str(config) if config else ""}
+        options["--access-log"] = access_log or ""
         given = [f"{name}={value}" for name, value in options.items() if value]
         self.command = [sys.executable, "-m", PACKAGE, f"--port={port}", *given]
         self.process: subprocess.Popen[str] | None = None

@@ -1,5 +1,6 @@
 """Triton's model control: whoever has the admin key unloads and loads models while the server runs."""
 
+import http.client
 import json
 import time
 import urllib.request
@@ -37,6 +38,9 @@ class ModelControl:
     def _ask(self, path: str, timeout_s: float) -> list[dict[str, str]]:
         url = f"http://{self.http_url}/v2/repository/{path}"
         request = urllib.request.Request(url, b"{}", self.admin_headers)
-        with open_local(request, timeout=timeout_s) as answer:
-            found: list[dict[str, str]] = json.loads(answer.read() or b"[]")
+        try:
+            with open_local(request, timeout=timeout_s) as answer:
+                found: list[dict[str, str]] = json.loads(answer.read() or b"[]")
+        except http.client.HTTPException as error:
+            raise ConnectionError("the server ended before its answer did") from error
         return found

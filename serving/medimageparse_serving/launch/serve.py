@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medimageparse_contract import standard_files
+from medimageparse_contract.access_lines import ACCESS_LOGS, JSON, VARIABLE
 from medimageparse_contract.models import PUBLIC_MODELS
 from medimageparse_contract.version import VERSION
 
@@ -26,6 +27,7 @@ from medimageparse_serving.launch.server_log import say
 from medimageparse_serving.launch.service_metrics import ServiceMetrics, checkpoints
 from medimageparse_serving.launch.supervise import Supervisor
 from medimageparse_serving.launch.tls import Tls
+from medimageparse_serving.launch.tracing import trace_flags
 from medimageparse_serving.launch.triton_flags import shm_growth_bytes
 from medimageparse_serving.launch.triton_server import REPOSITORY, TritonServer, http_address
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
@@ -106,6 +108,9 @@ def parse_arguments(given: Sequence[str] | None = None, prog: str = "medimagepar
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM, of that certificate")
     parser.add_argument("--tls-client-ca", type=Path, metavar="FILE", help="PEM; clients need a certificate of this CA")
     parser.add_argument("--feature-cache", type=int, metavar="BYTES", help="of each image encoder on a CPU; 0: none")
+    parser.add_argument("--access-log", choices=ACCESS_LOGS, help="a line for each request, without content (json)")
+    parser.add_argument("--trace-url", default="", metavar="URL", help="http://HOST:4318 of an OpenTelemetry collector")
+    parser.add_argument("--trace-rate", type=int, default=100, metavar="N", help="each N-th request is traced")
     parser.add_argument("--verbose", action="store_true", help="show the server's whole log")
     parser.add_argument("flags", nargs="*", help="further flags for tritonserver, after --")
     arguments = vars(parser.parse_args(given))
@@ -142,7 +147,7 @@ def gateway_of(options: argparse.Namespace, server: TritonServer) -> GatewayProc
     triton = "" if options.tls_certificate else server.grpc_url
     # a free one is the same after each restart
     port = choose_ports({"gateway": (gateway_address(options), options.gateway_port)})["gateway"]
-    return GatewayProcess(triton, port, options.gateway_host, options.gateway_config)
+    return GatewayProcess(triton, port, options.gateway_host, options.gateway_config, options.access_log)
 
 
 def gateway_address(options: argparse.Namespace) -> str:
@@ -155,6 +160,7 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
     certificate = options.tls_certificate
     if options.feature_cache is not None:
         os.environ[CACHE_BYTES] = str(max(0, options.feature_cache))  # the python steps inherit it
+    os.environ[VARIABLE] = options.access_log or JSON
     server = TritonServer(
         repository,
         options.runtime,
@@ -167,7 +173,7 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
         metrics_port=options.metrics_port,
         log=sys.stderr,
         verbose=options.verbose,
-        flags=tuple(options.flags),
+        flags=(*trace_flags(options.trace_url, options.trace_rate), *options.flags),
         tls=Tls(certificate, options.tls_key, options.tls_client_ca) if certificate else None,
         drain_s=options.drain,
         step_patience_s=STEP_PATIENCE_S,

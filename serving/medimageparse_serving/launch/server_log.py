@@ -5,6 +5,8 @@ import re
 import sys
 from collections.abc import Iterable
 
+from medimageparse_contract import access_lines
+
 # How it says why it does not start: its own words and the model's; ensembles fail because of others.
 LOAD_FAILED = re.compile(
     r"(?:load failed for model|Poll failed for model directory|failed to load) '(\w+)'(?:: | version \d+: )"
@@ -15,7 +17,8 @@ PORT_TAKEN = re.compile(r"failed to start .* service: .*:(\d+)' already in use")
 LOCK_GIVEN_UP = "boost::interprocess::lock_exception"
 # What the server says about a missing GPU, and no news where none is used.
 NO_GPU_NEWS = re.compile("CUDA|Cuda|DCGM|pinned")
-WARNING_OR_ERROR = re.compile(r"[EWF]\d{4} ")
+# tritonserver's, at either --log-format: E1126 20:11:38.1 ..., or 2026-11-26T20:11:38Z E ...
+WARNING_OR_ERROR = re.compile(r"(\d{4}-\d\d-\d\dT[\d:]+Z [EWF]|[EWF]\d{4}) ")
 QUOTES = '";'  # what the log puts around its lines
 NO_SHM = "/dev/shm is full or too small: make it larger (docker run --shm-size=4g) or free what others keep there"
 
@@ -29,7 +32,9 @@ def say(words: str) -> None:
 
 
 def is_news(line: str, without_gpu: bool) -> bool:
-    """Whether an operator wants to see a line of tritonserver's log."""
+    """Whether an operator wants to see a line of tritonserver's log, or of a public model about a request."""
+    if line.startswith(access_lines.BEGIN):
+        return True
     return bool(WARNING_OR_ERROR.match(line)) and not (without_gpu and NO_GPU_NEWS.search(line))
 
 

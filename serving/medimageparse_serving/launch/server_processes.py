@@ -2,9 +2,17 @@
 
 import ctypes
 import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 PR_SET_CHILD_SUBREAPER = 36
+TICK_S = 0.1
+
+Answer = TypeVar("Answer")
 
 
 def adopt_orphans() -> None:
@@ -27,11 +35,28 @@ def collect_orphans(server_pid: int) -> None:
 def is_running(pid: int) -> bool:
     """Whether a process exists, has not ended and was not stopped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZT"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZT"
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError:  # this process cannot look now, which says nothing of that one
         return True
+
+
+def while_running(server_pid: int, ask: Callable[[], Answer]) -> Answer:
+    """What `ask` gives, which asks the server. If that ends or is stopped meanwhile, all its processes are killed.
+
+    Its Python steps hold its connections open, so that `ask` would go on to wait for a server that is gone.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask)
+        while wait([answer], TICK_S).not_done:
+            if not is_running(server_pid):
+                with suppress(ProcessLookupError):
+                    os.killpg(server_pid, signal.SIGKILL)
+        try:
+            return answer.result()
+        finally:
+            del answer  # an error and this frame would hold each other, and the connection
 
 
 def command_line(pid: int) -> list[str]:
@@ -45,7 +70,7 @@ def command_line(pid: int) -> list[str]:
 def own_memory(pid: int) -> int:
     """Bytes that a process shares with no file and no other process; 0 if it has ended."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
         return 0
     return sum(1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("RssAnon:"))
@@ -56,7 +81,7 @@ def children(pid: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            parent = stat.read_text().rpartition(")")[2].split()[1]
+            parent = stat.read_text(errors="replace").rpartition(")")[2].split()[1]
         except OSError:  # ended in the meantime
             continue
         if int(parent) == pid:

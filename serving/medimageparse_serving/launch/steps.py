@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from medimageparse_serving.launch import leftovers
 from medimageparse_serving.launch.launch_errors import ServeError
@@ -21,6 +22,7 @@ from medimageparse_serving.launch.server_processes import (
     command_line,
     is_running,
     own_memory,
+    while_running,
 )
 from medimageparse_serving.launch.triton_server import TritonServer
 
@@ -76,21 +78,24 @@ class Steps:
 
         Requests in another instance of a model are lost with it: Triton waits for that in vain which the dead one had.
         """
+        assert self.server.process is not None
         self._note(models)
-        old = [pid for pid, model in self.model_of.items() if model in models]
-        control = self.server.control
         try:
-            for model in models:
-                control.unload(model, UNLOADING_S)
-            for pid in old:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            for model in models:
-                control.load(model, self.server.ready_timeout_s)
+            while_running(self.server.process.pid, partial(self._load_again, models))
         except (OSError, ValueError):
             raise ServeError("tritonserver does not load it") from None
         leftovers.hide(self.server.shm_prefix.removesuffix("-"))
         self.look()
+
+    def _load_again(self, models: Sequence[str]) -> None:
+        control = self.server.control
+        for model in models:
+            control.unload(model, UNLOADING_S)
+        for pid in (pid for pid, model in self.model_of.items() if model in models):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for model in models:
+            control.load(model, self.server.ready_timeout_s)
 
     def _note(self, models: Sequence[str]) -> None:
         now = time.monotonic()

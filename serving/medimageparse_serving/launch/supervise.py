@@ -18,12 +18,11 @@ from medimageparse_serving.launch.gateway_process import GatewayProcess
 from medimageparse_serving.launch.launch_errors import KilledError, ServeError
 from medimageparse_serving.launch.probes import ProbeServer
 from medimageparse_serving.launch.server_log import say
-from medimageparse_serving.launch.server_processes import adopt_orphans
+from medimageparse_serving.launch.server_processes import TICK_S, adopt_orphans, while_running
 from medimageparse_serving.launch.service_metrics import ServiceMetrics
 from medimageparse_serving.launch.steps import Fault, Steps
 from medimageparse_serving.launch.triton_server import TritonServer
 
-TICK_S = 0.1
 WARM_UP_ROUNDS, WARM_UP_S = 4, 5  # canaries before the first request; fewer where they are slow
 CANARY_SHARE = 20  # a canary that takes 1 s is followed by 20 s without one: at most 5 % of the server is spent on them
 ENDING_S = 2
@@ -142,7 +141,8 @@ class Supervisor:
         began = time.monotonic()
         for _ in range(1 if self.has_started else WARM_UP_ROUNDS):
             try:
-                self.canary_s = min(self.canary_s, self.canaries.warm_up())
+                assert self.server.process is not None
+                self.canary_s = min(self.canary_s, while_running(self.server.process.pid, self.canaries.warm_up))
             except canary.CanaryError as error:
                 kind = KilledError if self._find_end() else ServeError
                 raise kind(str(error)) from None

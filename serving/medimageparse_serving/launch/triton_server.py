@@ -27,6 +27,7 @@ from medimageparse_serving.launch.model_calls import reachable_models, with_stre
 from medimageparse_serving.launch.model_control import ModelControl
 from medimageparse_serving.launch.server_log import LOCK_GIVEN_UP, find_reason, is_news, tells_why
 from medimageparse_serving.launch.tls import Tls
+from medimageparse_serving.launch.tracing import checked_flags, environment
 from medimageparse_serving.launch.triton_flags import (
     ADMIN_HEADER,
     EXIT_TIMEOUT_S,
@@ -38,6 +39,7 @@ from medimageparse_serving.launch.triton_flags import (
     memory_flags,
 )
 from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES, Installation, find_installation, is_embedded
+from medimageparse_serving.step_environment import GATE, INNER_KEY, RUNTIME, STEP_PATIENCE
 
 REPOSITORY = Path("model_repository")  # in the folder that a server is started from
 # A large JSON body is parsed recursively: the default stack of 8 MiB carries about 4 MB of it, then the server dies.
@@ -46,10 +48,6 @@ HERE = "127.0.0.1"
 # The onnxruntime wheel reports its use to Microsoft, through files in /tmp and ~/.cache, unless it is told not to.
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 ONE_BY_ONE = "--model-load-thread-count=1"
-RUNTIME = "MEDIMAGEPARSE_RUNTIME"  # for the reports
-PATIENCE = "MEDIMAGEPARSE_STEP_PATIENCE"  # in seconds
-# For inner models, which answer who knows it, and a file: while it is there, public ones do too.
-INNER_KEY, GATE = "MEDIMAGEPARSE_INNER_KEY", "MEDIMAGEPARSE_GATE"
 
 
 def http_address(host: str) -> str:
@@ -90,7 +88,7 @@ class TritonServer:
         check_built_files(self.repository, self.models, self.runtime)
         self.without_gpu = self.runtime in CPU_RUNTIMES
         self.n_gpus = 0 if self.without_gpu else len(compute_capabilities())  # once: a restart is to be quick
-        self.ready_timeout_s, self.log, self.verbose, self.flags = ready_timeout_s, log, verbose, flags
+        self.ready_timeout_s, self.log, self.verbose, self.flags = ready_timeout_s, log, verbose, checked_flags(flags)
         # HTTP has no TLS: it stays on this machine when gRPC is opened to others
         self.hosts = {"http": http_address(http_host), "grpc": numeric(host), "metrics": numeric(metrics_host)}
         asked = {"http": http_port, "grpc": grpc_port, "metrics": metrics_port}
@@ -139,8 +137,8 @@ class TritonServer:
 
     def told(self) -> dict[str, str]:
         """What the python steps learn by their environment."""
-        told = {RUNTIME: self.runtime, INNER_KEY: self.inner_key, GATE: str(self.gate)}
-        return told | {PATIENCE: str(self.step_patience_s)}
+        told = {RUNTIME: self.runtime, INNER_KEY: self.inner_key, GATE: str(self.gate), **environment(self.flags)}
+        return told | {STEP_PATIENCE: str(self.step_patience_s)}
 
     def _start(self, is_open: bool, *flags: str) -> None:
         self.last_lines.clear()
@@ -189,7 +187,7 @@ class TritonServer:
 
     def _read_log(self) -> None:
         assert self.process is not None
-        for line in self.process.stdout or ():
+        for line in filter(str.strip, self.process.stdout or ()):  # an access line begins with an empty one
             self.last_lines.append(line.rstrip())
             if tells_why(line):
                 self.failures.append(line.rstrip())

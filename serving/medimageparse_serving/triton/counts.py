@@ -24,15 +24,24 @@ FAMILIES = {
 
 
 class Work:
-    """One request: when it began and how it ended."""
+    """One request: its id if the caller gave one, when it began and how it ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, request_id: str = "") -> None:
+        self.request_id = request_id
         self.began_s = time.monotonic()
         self.is_canary, self.outcome, self.refused_by = False, FAILED, ""
         self.n_slices = self.n_prompts = 0
 
     def refuse(self, step: str) -> None:
         self.outcome, self.refused_by = REFUSED, step
+
+    @property
+    def is_refused(self) -> bool:
+        return self.outcome == REFUSED
+
+    def named(self, words: str) -> str:
+        """A line of the log, with the id."""
+        return f"{words} (request {self.request_id})" if self.request_id else words
 
 
 class Counts:

@@ -9,22 +9,23 @@ import json
 import os
 from typing import Any
 
-PARAMETER, VARIABLE = "inner_key", "MEDIMAGEPARSE_INNER_KEY"
+from medimageparse_serving.step_environment import GATE, INNER_KEY
+
+PARAMETER = "inner_key"
 FRESH = "fresh"
-GATE = "MEDIMAGEPARSE_GATE"  # names a file that is there as long as the launcher warms the server up
 WARMING_UP = "the server is warming up; try again in a few seconds"
 CLOSED = "this model is a step of the public ones and takes no requests: ask medimageparse_3d or medimageparse"
 
 
 def parameters(is_fresh: bool = False) -> dict[str, str]:
     """What a pipeline adds to its requests; fresh ones are computed even if the answer is known."""
-    word = os.environ.get(VARIABLE)
+    word = os.environ.get(INNER_KEY)
     return ({PARAMETER: word} if word else {}) | ({FRESH: "yes"} if is_fresh else {})
 
 
 def is_ours(request: Any) -> bool:
     """Whether a request comes from a pipeline or the launcher, or nobody asks for a word."""
-    word = os.environ.get(VARIABLE)
+    word = os.environ.get(INNER_KEY)
     if not word:
         return True
     sent = sent_parameters(request).get(PARAMETER)
@@ -33,7 +34,7 @@ def is_ours(request: Any) -> bool:
 
 def is_from_launcher(request: Any) -> bool:
     """Whether a request to a public model is a canary, which is to reach every network."""
-    return PARAMETER in sent_parameters(request) and bool(os.environ.get(VARIABLE)) and is_ours(request)
+    return PARAMETER in sent_parameters(request) and bool(os.environ.get(INNER_KEY)) and is_ours(request)
 
 
 def is_fresh(request: Any) -> bool:

@@ -15,18 +15,19 @@ from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
+from medimageparse_contract.request_ids import valid_or_none
 from medimageparse_contract.sentences import STEP_AWAY, TOOK_TOO_LONG
 from numpy.typing import NDArray
 
 from medimageparse_serving.prompts.vocabulary import doubts, read_words
 from medimageparse_serving.refused import Refused
-from medimageparse_serving.triton import inner_key
+from medimageparse_serving.step_environment import RUNTIME, STEP_PATIENCE
+from medimageparse_serving.triton import access_log, inner_key, traces
 from medimageparse_serving.triton.counts import ANSWERED, CANCELLED, Counts, Work
 from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs, as_tensors, place_of
 
-# seconds that a request waits for a step that died, where somebody loads it again: the launcher sets it
-PATIENCE, PAUSE_S = "MEDIMAGEPARSE_STEP_PATIENCE", 0.1
+PAUSE_S = 0.1
 Arrays = dict[str, NDArray[Any]]
 Tell = Callable[[str], None]  # of progress, to a caller who listens
 
@@ -45,6 +46,7 @@ class Calls:
         """
         self.models, self.check, self.work, self.tell = models, check, work, tell
         self.sent_along = inner_key.parameters(work.is_canary)
+        self.trace: dict[str, Any] = {}  # what traces.py has sent along
         self.start_ns = time.monotonic_ns()
         self.took_ns: dict[str, int] = {}
         self.ended_ns: dict[str, int] = {}
@@ -66,12 +68,13 @@ class Calls:
                 inputs=inputs,
                 preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU, 0),
                 parameters=self.sent_along,
+                **self.trace,
             ).async_exec()
 
         pending = send()
 
         async def finish() -> Arrays:
-            outputs = read_response(await self.insist(await pending, send, name), name)
+            outputs = read_response(await self.insist(await pending, send, name), name, self.work)
             # of calls that run side by side the later one counts from the end of the earlier
             begin_ns = max(began_ns, self.ended_ns.get(name, 0))
             self.ended_ns[name] = time.monotonic_ns()
@@ -82,10 +85,10 @@ class Calls:
 
     async def insist(self, response: Any, send: Callable[[], Any], model: str) -> Any:
         """The response; of a step that died, one of later, since the supervisor loads it again in a few seconds."""
-        deadline, is_first = time.monotonic() + float(os.environ.get(PATIENCE, "0")), True
+        deadline, is_first = time.monotonic() + float(os.environ.get(STEP_PATIENCE, "0")), True
         while response.has_error() and STEP_AWAY.search(response.error().message()) and time.monotonic() < deadline:
             if is_first:
-                pb_utils.Logger.log_warn(f"{model} died or is loaded again; a request waits for it")
+                pb_utils.Logger.log_warn(self.work.named(f"{model} died or is loaded again; a request waits for it"))
             self.check()
             await asyncio.sleep(0 if is_first else PAUSE_S)
             response, is_first = await send(), False
@@ -97,11 +100,11 @@ class Calls:
         return {name: round(took / 1e6, 1) for name, took in took_ns.items()}
 
 
-def read_response(response: Any, model: str) -> Arrays:
+def read_response(response: Any, model: str, work: Work) -> Arrays:
     """The outputs of a response by name, in its own memory, which stays as long as one of them."""
     if response.has_error():
         reason = response.error().message().splitlines()[0]
-        pb_utils.Logger.log_error(f"{model}: {reason}")
+        pb_utils.Logger.log_error(work.named(f"{model}: {reason}"))
         if STEP_AWAY.search(reason):
             raise RequestEnded(f"{model} died; try again in a few seconds", pb_utils.TritonError.UNAVAILABLE)
         raise RequestEnded(f"{model} failed; the server's log says why", pb_utils.TritonError.INTERNAL)
@@ -157,7 +160,7 @@ class Pipeline:
         steps = {value for name, value in self.parameters.items() if name.endswith("_model")}
         self.counts = Counts(model.name, sorted(steps))
         folder = model.with_name(self.networks_of or model.name) / args["model_version"]
-        self.runtime = os.environ.get("MEDIMAGEPARSE_RUNTIME", "")  # the launcher sets it
+        self.runtime = os.environ.get(RUNTIME, "")
         self.known_words = read_words(folder)
         self.networks = json.loads((folder / "networks.json").read_text()) | {"runtime": self.runtime or None}
 
@@ -171,9 +174,10 @@ class Pipeline:
     async def respond(self, request: Any, tell: Tell | None = None) -> Any:
         if inner_key.is_warming_up() and not inner_key.is_ours(request):
             return self.failed(inner_key.WARMING_UP, pb_utils.TritonError.UNAVAILABLE)
-        work = Work()
+        work = Work(valid_or_none(request.request_id() or ""))
         response = await self.answer_or_error(request, tell, work)
         self.counts.add(work)
+        access_log.write(self.counts.model, work)
         return response
 
     async def answer_or_error(self, request: Any, tell: Tell | None, work: Work) -> Any:
@@ -190,7 +194,7 @@ class Pipeline:
                 work.outcome = CANCELLED
             return self.failed(sentence, code)
         except Exception as error:
-            pb_utils.Logger.log_error(place_of(error))
+            pb_utils.Logger.log_error(work.named(place_of(error)))
             return self.failed("the request failed; the server's log says why", pb_utils.TritonError.INTERNAL)
 
     def failed(self, sentence: str, code: Any) -> Any:
@@ -199,6 +203,7 @@ class Pipeline:
     async def tensors_of(self, request: Any, tell: Tell | None, work: Work) -> list[Any]:
         inputs, work.is_canary = Inputs(request), inner_key.is_from_launcher(request)
         calls = Calls(self.parameters, watch(request, self.max_seconds), work, tell)
+        calls.trace = traces.along(request)
         for name in self.required:
             if name not in inputs:
                 raise Refused(f"{name} is missing; every request needs it")
@@ -208,5 +213,6 @@ class Pipeline:
         if "report" in outputs:
             report = json.loads(arrays["report"].item())
             report["warnings"] += doubts((prompt["text"] for prompt in report["prompts"]), self.known_words)
-            outputs["report"] = json.dumps(report | {"milliseconds": calls.milliseconds()})
+            report |= {"milliseconds": calls.milliseconds()}
+            outputs["report"] = json.dumps(report | ({"request_id": work.request_id} if work.request_id else {}))
         return as_tensors(outputs)

@@ -10,6 +10,7 @@ import numpy as np
 from isal import isal_zlib
 from medimageparse_contract import gzip_stream
 from medimageparse_contract.options import INTENSITIES, ORIENTATIONS, SLICE_AXES
+from medimageparse_contract.slice_axis import choose_slice_axis
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -208,14 +209,6 @@ def network_axes(place: Placement, orientation: str) -> tuple[list[int], list[bo
         for stored, (axis, direction) in enumerate(transform):
             axes[int(axis)], flipped[int(axis)] = stored, bool(direction < 0)
     return axes[::-1], flipped[::-1]
-
-
-def choose_slice_axis(shape: list[int], slice_axis: str) -> int:
-    """The published rule: the first axis if the other two are alike, else the shortest."""
-    if slice_axis != "auto":
-        return int(slice_axis)
-    _, height, width = shape
-    return 0 if 2 * abs(height - width) / (height + width) < 0.5 else shape.index(min(shape))
 
 
 def orient(stored: NDArray[Any], axes: list[int], flipped: list[bool]) -> NDArray[Any]:

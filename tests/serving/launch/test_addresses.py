@@ -11,7 +11,7 @@ import pytest
 from medimageparse_serving.launch import addresses, leftovers
 from medimageparse_serving.launch.addresses import address_of, choose_ports, claim_ports, numeric
 from medimageparse_serving.launch.launch_errors import ServeError
-from medimageparse_serving.launch.serve import REPOSITORY
+from medimageparse_serving.launch.serve import REPOSITORY, parse_arguments
 from medimageparse_serving.launch.server_log import find_reason
 from medimageparse_serving.launch.triton_flags import address_flags
 
@@ -109,11 +109,18 @@ def test_a_port_that_went_while_the_server_loaded_is_named():
 
 
 @pytest.mark.parametrize("number", ["65536", "-1", "http", "8000.0", "²"])
-def test_what_is_no_port_is_refused(number):
-    command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", f"--http-port={number}"]
+def test_what_is_no_port_is_refused(number, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(["--runtime", "cpu", f"--http-port={number}"])
+    assert ended.value.code == 2
+    assert "a port is a number from 0 (any free one) to 65535" in capsys.readouterr().err
+
+
+def test_the_repositorys_program_refuses_without_a_traceback():
+    command = [sys.executable, REPOSITORY / "serve.py", "--runtime", "cpu", "--http-port=-1"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2
-    assert "a port is a number from 0 (any free one) to 65535" in ended.stderr
+    assert "a port is a number from 0" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

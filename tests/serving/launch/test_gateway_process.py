@@ -23,6 +23,7 @@ def test_it_is_told_what_was_asked_for(tmp_path):
     command = GatewayProcess("[::1]:8001", 8080, "0.0.0.0", tmp_path / "a.toml").command
     assert command[1:3] == ["-m", "medimageparse_gateway"]
     assert set(command[3:]) == {"--triton=[::1]:8001", "--port=8080", "--host=0.0.0.0", f"--config={tmp_path}/a.toml"}
+    assert "--access-log=text" in GatewayProcess("", 0, access_log="text").command
 
 
 def test_it_says_where_it_listens_and_is_ended(gateway):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from medimageparse_serving.launch import triton_server
-from medimageparse_serving.launch.serve import ServeError, TritonServer, gateway_of
+from medimageparse_serving.launch.serve import ServeError, TritonServer, gateway_of, parse_arguments
 from medimageparse_serving.launch.triton_installation import Installation
 
 
@@ -80,11 +80,11 @@ def test_keys_that_are_refused(tmp_path, monkeypatch, key):
     "options",
     [("--tls-certificate", "a.pem"), ("--tls-key", "a.key"), ("--tls-client-ca", "ca.pem")],
 )
-def test_tls_by_halves_is_refused(options):
-    command = [sys.executable, "-m", "medimageparse_serving.launch", "--runtime", "cpu", *options]
-    stopped = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert stopped.returncode == 2
-    assert "TLS needs --tls-certificate and --tls-key" in stopped.stderr
+def test_tls_by_halves_is_refused(options, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(["--runtime", "cpu", *options])
+    assert ended.value.code == 2
+    assert "TLS needs --tls-certificate and --tls-key" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--host", "--http-host"])
@@ -111,7 +111,7 @@ def test_what_is_open_or_stays_closed_is_said(tmp_path, option):
 
 def test_with_tls_the_gateway_is_told_the_servers_name_by_a_file(tmp_path):
     options = argparse.Namespace(
-        gateway_port=0, tls_certificate=tmp_path / "a.pem", gateway_config=None, gateway_host=""
+        gateway_port=0, tls_certificate=tmp_path / "a.pem", gateway_config=None, gateway_host="", access_log=None
     )
     with pytest.raises(ServeError, match="with TLS the gateway needs --gateway-config"):
         gateway_of(options, None)

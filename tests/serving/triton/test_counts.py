@@ -1,30 +1,13 @@
 """What the public models count: how each request ended, by whom it was refused, how much work it was."""
 
-import asyncio
-import json
-
 import numpy as np
 import pytest
 from helpers import fake_triton
+from helpers.one_call import BOTH_FORMS, MODEL, STEP, asking
+from medimageparse_serving.triton import counts
+from medimageparse_serving.triton.pipeline import Pipeline
 
-fake_triton.install()
-
-from medimageparse_serving.triton import counts  # noqa: E402
-from medimageparse_serving.triton.pipeline import Pipeline  # noqa: E402
-from medimageparse_serving.triton.stream import Stream  # noqa: E402
-
-MODEL, STEP = "a_model", "a_step"
 SECRET = "zebrafish-7391"
-
-
-class OneCall(Pipeline):
-    async def answer(self, inputs, calls, wanted):
-        calls.work.n_slices, calls.work.n_prompts = 5, 3
-        return await calls.call("step_model", ["number"], [])
-
-
-class OneCallInAStream(Stream, OneCall):
-    pass
 
 
 def tensor(name, value):
@@ -44,29 +27,10 @@ ENDS = {  # what the step answers, and how the request ends
 COUNTED = {"stumbled": "failed"}
 
 
-@pytest.fixture(params=[OneCall, OneCallInAStream])
+@pytest.fixture(params=BOTH_FORMS)
 def ask(request, tmp_path, monkeypatch):
-    """Asks a pipeline for one answer; the step ends it as named."""
     monkeypatch.setattr(fake_triton.MetricFamily, "values", {})
-    monkeypatch.setattr(fake_triton.InferenceRequest, "answers", {})
-    monkeypatch.setenv("MEDIMAGEPARSE_INNER_KEY", "a word")
-    folder = tmp_path / MODEL
-    (folder / "1").mkdir(parents=True)
-    (folder / "1" / "networks.json").write_text("{}")
-    values = {"step_model": STEP, "max_seconds": "600"}
-    config = {"parameters": {name: {"string_value": value} for name, value in values.items()}}
-    pipeline = request.param()
-    pipeline.initialize({"model_config": json.dumps(config), "model_repository": str(folder), "model_version": "1"})
-
-    def ask(end="answered", parameters="", **sent):
-        fake_triton.InferenceRequest.answers[STEP] = ENDS[end]
-        sent = fake_triton.Request(["number"], **({"image": np.zeros(1)} | sent))
-        sent.sent_parameters = parameters
-        found = pipeline.execute([sent])
-        if found is not None:
-            asyncio.run(found)
-
-    return ask
+    return asking(request.param, "number", ENDS, tmp_path, monkeypatch)
 
 
 def counted(**labels):

@@ -211,7 +211,7 @@ def test_the_launcher_can_turn_it_off_and_gives_no_cache_to_other_networks(monke
 
 
 def test_a_canary_reaches_the_network(monkeypatch):
-    monkeypatch.setenv(inner_key.VARIABLE, "a word")
+    monkeypatch.setenv(inner_key.INNER_KEY, "a word")
     encoder = encoder_of(feature_cache_bytes="1000", feature_cache_seconds="60")
     for _ in range(2):
         ask(encoder, 3, **inner_key.parameters())
@@ -224,7 +224,7 @@ def test_only_the_launcher_sends_canaries(monkeypatch):
     request = fake_triton.Request()
     request.sent_parameters = '{"inner_key": "a word"}'
     assert not inner_key.is_from_launcher(request)
-    monkeypatch.setenv(inner_key.VARIABLE, "a word")
+    monkeypatch.setenv(inner_key.INNER_KEY, "a word")
     assert inner_key.is_from_launcher(request)
     for sent in ("", '{"inner_key": "another"}', '{"fresh": "yes"}'):
         request.sent_parameters = sent

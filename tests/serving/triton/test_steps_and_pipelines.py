@@ -11,8 +11,9 @@ from helpers import fake_triton
 fake_triton.install()
 
 from medimageparse_serving.refused import Refused  # noqa: E402
+from medimageparse_serving.step_environment import STEP_PATIENCE  # noqa: E402
 from medimageparse_serving.triton import inner_key  # noqa: E402
-from medimageparse_serving.triton.pipeline import PATIENCE, Pipeline  # noqa: E402
+from medimageparse_serving.triton.pipeline import Pipeline  # noqa: E402
 from medimageparse_serving.triton.step import Step  # noqa: E402
 from medimageparse_serving.triton.stream import Stream  # noqa: E402
 from medimageparse_serving.triton.tensors import Inputs, as_array  # noqa: E402
@@ -190,7 +191,7 @@ AWAY = (
 
 
 def test_a_request_waits_for_a_step_that_is_loaded_again(pipeline, monkeypatch):
-    monkeypatch.setenv(PATIENCE, "60")
+    monkeypatch.setenv(STEP_PATIENCE, "60")
     answers, good = fake_triton.InferenceRequest.answers, fake_triton.InferenceRequest.answers["one"]
     left = [*AWAY]
 
@@ -205,14 +206,14 @@ def test_a_request_waits_for_a_step_that_is_loaded_again(pipeline, monkeypatch):
 
 
 def test_a_request_waits_no_longer_than_its_time_and_not_for_other_faults(pipeline, monkeypatch):
-    monkeypatch.setenv(PATIENCE, "0.3")
+    monkeypatch.setenv(STEP_PATIENCE, "0.3")
     for words, sentence in ((AWAY[0], "one died; try again"), ("Stub process failed", "one failed; the server's log")):
         failed = fake_triton.InferenceResponse(error=fake_triton.TritonError(words))
         fake_triton.InferenceRequest.answers["one"] = lambda inputs, failed=failed: failed
         assert sentence in ask(pipeline, wanted=["number"], image=np.array([4])).error().message()
     n_away = len(fake_triton.InferenceRequest.made) - 1
     assert n_away > 1
-    monkeypatch.setenv(PATIENCE, "60")
+    monkeypatch.setenv(STEP_PATIENCE, "60")
     fake_triton.InferenceRequest.answers["one"] = lambda inputs: fake_triton.InferenceResponse(
         error=fake_triton.TritonError(AWAY[0])
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from medimageparse_serving.volume.intensity_scaling import scale_intensity
 from medimageparse_serving.volume.nifti_masks import encode_nifti, restore_labels
-from medimageparse_serving.volume.nifti_volume import Limits, Options, choose_slice_axis, decode_volume
+from medimageparse_serving.volume.nifti_volume import Limits, Options, decode_volume
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 LIMITS = Limits(max_image_bytes=10**7, max_decompressed_bytes=10**7, max_voxels=10**6, max_side=1000, max_slices=500)
@@ -79,13 +79,6 @@ def test_the_slice_axis_can_be_chosen(slice_axis):
     volume, geometry = decode(nib.Nifti1Image(voxels, np.diag([-1.0, 1, 1, 1])), slice_axis=slice_axis)
     assert np.array_equal(volume, np.moveaxis(voxels.transpose(2, 1, 0), int(slice_axis), 0))
     assert np.array_equal(restore_labels(volume, geometry), voxels)
-
-
-@pytest.mark.parametrize(
-    ("shape", "axis"), [([30, 20, 40], 1), ([5, 60, 41], 0), ([48, 6, 37], 1), ([48, 41, 6], 2), ([70, 40, 36], 0)]
-)
-def test_the_published_slice_axis_rule(shape, axis):
-    assert choose_slice_axis(shape, "auto") == axis
 
 
 def test_raw_compressed_and_base64_are_the_same():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers.places import DATA, SHARED
 from medimageparse.networks_3d import ImageEncoder
-from medimageparse_serving.volume.nifti_volume import choose_slice_axis
+from medimageparse_contract.slice_axis import choose_slice_axis
 from medimageparse_serving.volume.sliding_window import (
     bicubic_matrix,
     by_digits,
