@@ -5,21 +5,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
-from medimageparse_contract.canary import PROMPT_2D, PROMPT_3D, SIDE, SLICES, SPACING_MM, canary_slice
+from medimageparse_contract.canary import PROMPT_2D, PROMPT_3D
 from medimageparse_contract.image_types import ImageType
-from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS
+from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_contract.options import Intensity, Maps, Orientation
 
-from medimageparse_client.connection import Connection, Inputs
-from medimageparse_client.errors import InvalidRequest, MedImageParseError
+from medimageparse_client.connection import Connection
+from medimageparse_client.errors import InvalidRequest, errors_named
 from medimageparse_client.formats.nifti import Volume, encode_volume
 from medimageparse_client.formats.picture import AnyImage, encode_image, encode_volume_slice
 from medimageparse_client.formats.series_input import open_series
 from medimageparse_client.formats.voxels import StoredAxis
 from medimageparse_client.formats.windows import Window
-from medimageparse_client.health import Health
+from medimageparse_client.health import CANARY_AFFINE, Health, ask_health, canary_picture, canary_volume
 from medimageparse_client.inputs import (
     SliceAxis,
     check_prompts,
@@ -28,12 +27,14 @@ from medimageparse_client.inputs import (
     encode_options,
     encode_prompts,
     encode_sought,
+    name_request,
 )
 from medimageparse_client.progress import Progress, ask
 from medimageparse_client.repeat import RETRIES, RETRY_FOR_S, Repeat
 from medimageparse_client.results.answer import Answer
 from medimageparse_client.results.image_segmentation import ImageSegmentation, decode_image_answer
 from medimageparse_client.results.segmentation import Segmentation, decode_answer, of_series
+from medimageparse_client.servers import Inputs
 from medimageparse_client.urls import Protocol
 
 OUTPUTS_3D = ("nifti_file", "scores", "report")
@@ -111,6 +112,7 @@ class Client:
         allow_gaps: bool = False,
         resample_tilt: bool = False,
         progress: Progress | None = None,
+        request_id: str | None = None,
     ) -> Segmentation:
         """Segments each prompt, or each structure of a preset, in a 3D volume.
 
@@ -134,7 +136,10 @@ class Client:
         progress: called while the server works, with the slices done, how many there are, and the prompts found so
             far; if it raises, the request is cancelled. Over HTTP, and by a server without medimageparse_3d_stream, it
             is called once, at the end
+        request_id: by which the server's log and the report name the request; it must not name a patient. Left out, one
+            is made
         """
+        request_id = name_request(request_id)
         prompts = check_sought(prompts, preset)
         opened = open_series(
             volume, series=series, time_point=time_point, allow_gaps=allow_gaps, resample_tilt=resample_tilt
@@ -147,8 +152,9 @@ class Client:
         inputs = {"image": data, **encode_sought(prompts, preset, opened), **options}
         wanted = [*([maps] if maps else []), *["instances"] * instances, *["uncertainty"] * (draws > 1)]
         outputs = (*OUTPUTS_3D, *(f"{name}_file" for name in wanted))
-        answer, progress = self._ask(MODEL_3D, inputs, outputs, progress)
-        result = decode_answer(prompts, data, answer, wanted)
+        with errors_named(request_id):
+            answer, progress = self._ask(MODEL_3D, inputs, outputs, progress, request_id)
+            result = decode_answer(prompts, data, answer, wanted)
         if progress:
             n_slices = result.scores.shape[1]
             found = zip(result.prompts, result.facts.prompts, strict=True)
@@ -169,6 +175,7 @@ class Client:
         slice_axis: StoredAxis = 2,
         time_point: int | None = None,
         progress: Progress | None = None,
+        request_id: str | None = None,
     ) -> ImageSegmentation:
         """Segments each prompt in an image, or without prompts all that the published model knows in such an image.
 
@@ -186,7 +193,9 @@ class Client:
         slice_number, slice_axis, time_point: which slice of a volume, from 0, along which stored axis; which volume of
             a 4D series. The picture is turned as radiologists look at it; masks can be saved as a NIfTI of the volume
         progress: as of `segment`, called with the tiles that are done, how many there are, and the prompts found so far
+        request_id: as of `segment`
         """
+        request_id = name_request(request_id)
         if prompts is None and image_type is None:
             raise InvalidRequest("there is nothing to look for; give prompts, or image_type for all it has")
         prompts = None if prompts is None else check_prompts(prompts)
@@ -198,8 +207,9 @@ class Client:
             raise InvalidRequest("a slice is sent at the networks' size, so there is nothing to tile; leave tile out")
         text = {} if prompts is None else {"text": encode_prompts(prompts)}
         inputs = {"image": encoded.data, **text, **encode_image_options(image_type, joint, p_value_threshold, tile)}
-        answer, progress = self._ask(MODEL_2D, inputs, OUTPUTS_2D, progress)
-        result = decode_image_answer(prompts, encoded, answer)
+        with errors_named(request_id):
+            answer, progress = self._ask(MODEL_2D, inputs, OUTPUTS_2D, progress, request_id)
+            result = decode_image_answer(prompts, encoded, answer)
         if progress:
             facts = result.facts
             found = tuple(prompt.text for prompt in facts.prompts if prompt.present)
@@ -207,11 +217,11 @@ class Client:
         return result
 
     def _ask(
-        self, model: str, inputs: Inputs, outputs: Sequence[str], progress: Progress | None
+        self, model: str, inputs: Inputs, outputs: Sequence[str], progress: Progress | None, request_id: str
     ) -> tuple[Answer, Progress | None]:
         """The answer, and whom the end is still to be told; asked again while the server is away."""
         return self._repeat.ask(
-            lambda left_s: ask(self._connection, model, inputs, outputs, progress, left_s), self.timeout_s
+            lambda left_s: ask(self._connection, model, inputs, outputs, progress, left_s, request_id), self.timeout_s
         )
 
     def health(self, *, canary: bool = False) -> Health:
@@ -221,30 +231,11 @@ class Client:
         steps have crashed may still call itself ready. With `canary` each model that is ready must also segment a tiny
         picture twice, with answers that are equal to the bit, which on a CPU takes seconds.
         """
-        try:
-            is_live = self._connection.is_live()
-            models = {model: self._connection.is_ready(model) for model in PUBLIC_MODELS}
-            server = self._connection.describe()
-        except MedImageParseError as error:
-            return Health(is_live=False, models={}, problem=str(error), error=error)
-        problems = [self._find_problem(model) for model, ready in models.items() if ready] if canary else []
-        models |= dict.fromkeys((model for model, problem in problems if problem), False)
-        problem = "; ".join(f"{model} does not segment: {problem}" for model, problem in problems if problem)
-        return Health(is_live, models, server, problem)
-
-    def _find_problem(self, model: str) -> tuple[str, str]:
-        """The model, and what is wrong with its answers to the canary; nothing if they are right."""
-        try:
-            with self._repeat.once():
-                first, second = (self._segment_canary(model) for _ in range(2))
-        except MedImageParseError as error:
-            return model, str(error)
-        return model, "" if np.array_equal(first, second) else "two answers to one request differ"
+        return ask_health(self._connection, self._segment_canary if canary else None)
 
     def _segment_canary(self, model: str) -> npt.NDArray[Any]:
-        """Its answer is checked for shape where it is decoded."""
-        picture = np.frombuffer(canary_slice(), np.uint8).reshape(SIDE, SIDE)
-        if model == MODEL_2D:
-            return self.segment_image(picture, PROMPT_2D).probabilities > 127
-        volume, mm = np.repeat(picture.T[..., None], SLICES, axis=2), float(SPACING_MM)
-        return self.segment(volume, PROMPT_3D, affine=np.diag([-mm, mm, mm, 1])).label_map
+        """Its answer is checked for shape where it is decoded; nothing is sent again."""
+        with self._repeat.once():
+            if model == MODEL_2D:
+                return self.segment_image(canary_picture(), PROMPT_2D).probabilities > 127
+            return self.segment(canary_volume(), PROMPT_3D, affine=CANARY_AFFINE).label_map

@@ -3,7 +3,7 @@
 MedImageParseError
  ├─ ServerUnavailable      not reachable, or the model is not loaded
  │   ├─ ServerBusy         its queue is full; later there may be room
- │   └─ AccessDenied       no key, or one that is not known there; the same request is always refused
+ │   └─ AccessDenied       no key or one that is not known there, or a certificate that is not trusted; it stays so
  ├─ RequestTimeout         no answer within timeout_s
  ├─ InvalidRequest         refused, here or by the server; the message says what to send instead
  │   ├─ InvalidVolume      the volume cannot be read or sent; found out before anything was sent
@@ -22,7 +22,22 @@ from tritonclient.utils import InferenceServerException
 
 
 class MedImageParseError(Exception):
-    """Root of all errors of this package."""
+    """Root of all errors of this package.
+
+    request_id: of the request that was sent, which the server's log names; "" where none was
+    """
+
+    request_id = ""
+    _tells_request = False  # whether the message names it: somebody will look for it in that log
+
+    @property
+    def sentence(self) -> str:
+        """The message without the id."""
+        return Exception.__str__(self)
+
+    def __str__(self) -> str:
+        is_named = self._tells_request and self.request_id
+        return f"{self.sentence} (request {self.request_id})" if is_named else self.sentence
 
 
 class ServerUnavailable(MedImageParseError):
@@ -34,11 +49,13 @@ class ServerBusy(ServerUnavailable):
 
 
 class AccessDenied(ServerUnavailable):
-    """The server, or a proxy before it, does not know the caller."""
+    """The server, or a proxy before it, does not know the caller, or shows a certificate that is not trusted here."""
 
 
 class RequestTimeout(MedImageParseError):
     """The server did not answer in time."""
+
+    _tells_request = True
 
 
 class WaitedTooLong(RequestTimeout):
@@ -60,11 +77,11 @@ class InvalidImage(InvalidRequest):
 class UnknownPrompt(MedImageParseError, KeyError):
     """The result has no such prompt; the message lists those it has."""
 
-    __str__ = Exception.__str__  # a KeyError would put the sentence in quotes
-
 
 class ServerError(MedImageParseError):
     """The server failed; the message is its own."""
+
+    _tells_request = True
 
 
 class OddAnswer(ServerError):
@@ -90,13 +107,15 @@ ERROR_OF_STATUS: dict[str | None, type[MedImageParseError]] = {
     "504": RequestTimeout,
 }
 
-# what a transport says of TLS -> what to do; the first that is found
+# what a transport says of TLS -> the error, and what to do; the first that is found
 TLS_WORDS = (
     (
+        AccessDenied,
         re.compile("CERTIFICATE_VERIFY_FAILED|Hostname Verification|hostname mismatch", re.IGNORECASE),
         "its certificate is for another host, or its authority is not trusted here; name that authority's file as ca",
     ),
     (
+        ServerUnavailable,  # which may be its restart
         re.compile(r"failed to connect to all addresses.*(Socket closed|handshake)|\[SSL: |SSLEOFError", re.IGNORECASE),
         "it closed the connection; if it speaks TLS, write grpcs:// or https:// before the host, if not, grpc:// or "
         "http://, and if it wants to know its clients, give a certificate that it trusts",
@@ -106,6 +125,16 @@ NOT_TRITONS = "an exception occurred in the client while decoding the response"
 ENSEMBLE_PREFIX = re.compile(r"^(in ensemble '[^']*', )*(\[request id: [^]]*\] )?")
 # Triton's words
 QUEUE_FULL, WAITED_TOO_LONG = "Exceeds maximum queue size", "Request timeout expired"
+
+
+@contextmanager
+def errors_named(request_id: str) -> Iterator[None]:
+    """The errors of this package that leave the block get the id of the request."""
+    try:
+        yield
+    except MedImageParseError as error:
+        error.request_id = request_id
+        raise
 
 
 @contextmanager
@@ -151,5 +180,6 @@ def timeout_error(url: str, timeout_s: float) -> RequestTimeout:
 
 
 def unavailable_error(url: str, words: str, kind: type[ServerUnavailable] = ServerUnavailable) -> ServerUnavailable:
-    words = next((advice for pattern, advice in TLS_WORDS if pattern.search(words)), words)
+    of_tls = ((kind, advice) for kind, pattern, advice in TLS_WORDS if pattern.search(words))
+    kind, words = next(of_tls, (kind, words))
     return kind(f"the server at {url} is not available: {words}")

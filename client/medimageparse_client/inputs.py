@@ -5,12 +5,22 @@ from typing import Literal, TypeAlias
 
 from medimageparse_contract.catalogue import presets, rows_of_presets
 from medimageparse_contract.options import MAPS_3D, MAX_DRAWS, Intensity, Maps, Orientation
+from medimageparse_contract.request_ids import WAY_OUT, is_request_id, new_request_id
 
 from medimageparse_client.errors import InvalidRequest
 from medimageparse_client.formats.body_part import AUTO, sets_of
 from medimageparse_client.formats.series import DicomSeries
 
 SliceAxis: TypeAlias = Literal["auto", 0, 1, 2]
+
+
+def name_request(request_id: str | None) -> str:
+    """The caller's id of a request, or a new one; a word that is no id is refused and not repeated."""
+    if request_id is None:
+        return new_request_id()
+    if not isinstance(request_id, str) or not is_request_id(request_id):
+        raise InvalidRequest(f"{WAY_OUT}; it must not name a patient")
+    return request_id
 
 
 def check_prompts(prompts: str | Sequence[str]) -> tuple[str, ...]:

@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 from medimageparse_contract.models import MODEL_3D, STREAMS
 
-from medimageparse_client.connection import PROGRESS, Connection, Inputs
+from medimageparse_client.connection import PROGRESS, Connection
 from medimageparse_client.results.answer import Answer
+from medimageparse_client.servers import Inputs
 
 # gets the slices or tiles that are done, how many there are, and the prompts found so far
 Progress: TypeAlias = Callable[[int, int, tuple[str, ...]], object]
@@ -39,6 +40,7 @@ def ask(
     outputs: Sequence[str],
     progress: Progress | None,
     limit_s: float,
+    request_id: str,
 ) -> tuple[Answer, Progress | None]:
     """The answer, and whom the end is still to be told: nobody, where the model's stream has told of all.
 
@@ -47,8 +49,8 @@ def ask(
     """
     stream = STREAMS[model]
     if progress is None or connection.protocol != "grpc" or not connection.is_ready(stream):
-        return connection.infer(model, inputs, outputs, limit_s), progress
-    with closing(connection.stream(stream, inputs, outputs, limit_s)) as answers:
+        return connection.infer(model, inputs, outputs, limit_s, request_id), progress
+    with closing(connection.stream(stream, inputs, outputs, limit_s, request_id)) as answers:
         for answer in answers:
             if PROGRESS in answer:
                 progress(*words_of(answer, model))

@@ -3,7 +3,6 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
-import tritonclient.grpc
 from helpers.fake_server import FakeTriton
 from medimageparse_client import connection, repeat
 from medimageparse_client.cli import gateway
@@ -18,6 +17,7 @@ def triton(monkeypatch):
         requests = []
         stopped = []
         images = []
+        ids = []
         failures = {
             "refused": InferenceServerException(
                 "in ensemble 'medimageparse_3d', the prompt is bad; send another", "StatusCode.INVALID_ARGUMENT"
@@ -27,7 +27,7 @@ def triton(monkeypatch):
             "gone": InferenceServerException("socket closed", "StatusCode.UNAVAILABLE"),
         }
 
-    monkeypatch.setattr(tritonclient.grpc, "InferenceServerClient", Triton)
+    monkeypatch.setattr(connection, "GrpcServer", Triton)
     monkeypatch.setattr(connection, "HttpServer", Triton)
     monkeypatch.setattr(repeat, "pauses", lambda: itertools.repeat(1e-4))
     monkeypatch.setattr(gateway, "USUAL_PORT", 1)  # nobody listens there

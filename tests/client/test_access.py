@@ -14,7 +14,7 @@ from pathlib import Path
 import medimageparse_client
 import pytest
 from helpers.certificates import make_certificates
-from medimageparse_client import Client, ServerUnavailable
+from medimageparse_client import AccessDenied, Client
 from medimageparse_client.cli import main
 
 KEY = "kestrel-5502"
@@ -53,7 +53,7 @@ def elsewhere(certificates):
 def test_another_hosts_certificate_is_refused(elsewhere, certificates, volume, affine, scheme):
     with (
         Client(f"{scheme}://{elsewhere}", ca=certificates / "ca.pem", timeout_s=10) as client,
-        pytest.raises(ServerUnavailable, match="its certificate is for another host"),
+        pytest.raises(AccessDenied, match="its certificate is for another host"),
     ):
         client.segment(volume, "liver", affine=affine)
 

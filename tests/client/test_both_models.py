@@ -93,7 +93,7 @@ def test_a_missing_file_is_found_before_anything_is_sent(kind, triton):
     ("prompt", "error", "sentence"),
     [
         ("refused", InvalidRequest, "^the prompt is bad; send another$"),
-        ("crash", ServerError, "^boom$"),
+        ("crash", ServerError, r"^boom \(request \w{16}\)$"),
         ("slow", RequestTimeout, "no answer from localhost:8001 within 600 s"),
         ("gone", ServerUnavailable, "socket closed"),
     ],

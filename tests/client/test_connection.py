@@ -8,7 +8,7 @@ import threading
 import pytest
 from helpers.certificates import make_certificates
 from helpers.http2 import ACKNOWLEDGED, PING, SETTINGS, Frames, PingCount, frame
-from medimageparse_client import Client, connection
+from medimageparse_client import Client, servers
 from medimageparse_client.proxies import proxy_variable
 from medimageparse_client.urls import is_this_machine
 
@@ -33,7 +33,7 @@ def test_this_machine_is_known(url, monkeypatch):
     monkeypatch.setenv("http_proxy", "http://proxy:1")
     assert is_this_machine(url)
     assert proxy_variable(url) == ""
-    assert dict(connection.channel_options(url))["grpc.enable_http_proxy"] == 0
+    assert dict(servers.channel_options(url))["grpc.enable_http_proxy"] == 0
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_this_machine_is_known(url, monkeypatch):
 )
 def test_other_machines_are_known(url):
     assert not is_this_machine(url)
-    assert dict(connection.channel_options(url))["grpc.enable_http_proxy"] == 1
+    assert dict(servers.channel_options(url))["grpc.enable_http_proxy"] == 1
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_without_proxies_none_is_named():
 @pytest.mark.parametrize("scheme", ["grpc", "grpcs"])
 def test_the_client_pings_as_long_as_it_waits(scheme, monkeypatch, tmp_path):
     """More often than gRPC does of itself without data: twice."""
-    monkeypatch.setattr(connection, "PING_EVERY", 1000)
+    monkeypatch.setattr(servers, "PING_EVERY", 1000)
     certificates = make_certificates(tmp_path)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificates / "server.pem", certificates / "server.key")

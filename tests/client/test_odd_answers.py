@@ -206,6 +206,8 @@ def test_reports_on_an_image_that_lack_something_or_say_something_else(told, fie
         b"no gzip",
         gzip.compress(b"no NIfTI"),
         nifti(np.zeros((10, 12, 8), np.uint8))[:-9],
+        nifti(np.zeros((10, 12, 8), np.uint8))[:-8] + bytes(8),  # checksum and length
+        nifti(np.zeros((10, 12, 8), np.uint8))[:10] + b"\xff" * 500,  # no block of deflate begins so
         nifti(np.zeros((10, 12, 8), np.uint8)) + b"more",
         nifti(np.zeros((10, 12, 8), np.uint8)) + gzip.compress(b"more"),
         gzip.compress(gzip.decompress(nifti(np.zeros((10, 12, 8), np.uint8)))[:-1]),
@@ -221,7 +223,7 @@ def test_reports_on_an_image_that_lack_something_or_say_something_else(told, fie
         nifti(np.zeros((10, 12, 8), np.uint8), vox_offset=2.0**20),
         gzip.compress(with_field(108, np.float32(2**30))),  # vox_offset
     ],
-    ids=range(18),
+    ids=range(20),
 )
 def test_label_maps_that_are_none_of_this_volume(told, labels):
     with pytest.raises(ServerError, match="nifti_file"):

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
+from medimageparse_contract.request_ids import WAY_OUT, is_request_id
+
 from medimageparse_client.cli.connection import API_KEY
 
 ONE_PROMPT_A_STRUCTURE = (
@@ -108,6 +110,12 @@ def add_run(group: argparse._ArgumentGroup) -> None:
         help="how long to wait for a server that restarts or is overloaded; 0 never (default: %(default)g)",
     )
     group.add_argument(
+        "--request-id",
+        type=request_id,
+        metavar="ID",
+        help="by which server log and report name the requests of this command; never a patient's (default: made)",
+    )
+    group.add_argument(
         "--recursive", action="store_true", help="search the folders in folders too; results lie in folders alike"
     )
     group.add_argument(
@@ -130,6 +138,12 @@ def result_name(text: str) -> str:
     if text in ("-", "/dev/stdout", "/dev/fd/1"):
         return "-"
     return f"{file_name(text)}{os.sep * text.endswith(os.sep)}"
+
+
+def request_id(text: str) -> str:
+    if not is_request_id(text):
+        raise argparse.ArgumentTypeError(WAY_OUT)
+    return text
 
 
 def positive(text: str) -> int:

@@ -95,6 +95,7 @@ def segment_volume(
         allow_gaps=args.allow_gaps,
         resample_tilt=args.resample_tilt,
         progress=progress,
+        request_id=args.request_id,
     )
 
 

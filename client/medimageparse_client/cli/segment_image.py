@@ -111,6 +111,7 @@ def segment_image(
         slice_axis=2 if args.axis is None else args.axis,
         time_point=args.time_point,
         progress=progress,
+        request_id=args.request_id,
     )
 
 

@@ -6,6 +6,7 @@ from medimageparse_client.cli.console import DONE, SOME_FAILED, describe, exit_c
 from medimageparse_client.cli.jobs import Plan
 from medimageparse_client.cli.places import Job
 from medimageparse_client.cli.session import Outcome, Session
+from medimageparse_client.errors import MedImageParseError
 
 
 class Tally:
@@ -34,7 +35,8 @@ class Tally:
 
     def count(self, job: Job, error: Exception) -> None:
         self.codes.append(exit_code(error))
-        self.failed.setdefault(sentence_of(error), []).append(str(job.source))
+        sentence = error.sentence if isinstance(error, MedImageParseError) else sentence_of(error)
+        self.failed.setdefault(sentence, []).append(str(job.source))
 
     def tell(self, n_skipped: int) -> int:
         """The sums, and again what failed, which may have scrolled away; gives the exit code."""

@@ -3,14 +3,13 @@
 from typing import Any
 
 import nibabel as nib
+from medimageparse_contract.slice_axis import choose_slice_axis
 from nibabel.orientations import io_orientation
 from numpy.linalg import LinAlgError
 
 from medimageparse_client.cli.kinds import Loaded
 from medimageparse_client.formats import voxels
 from medimageparse_client.formats.nifti import UNREADABLE
-
-ALIKE = 0.5  # difference of two sides over their mean, below it
 
 
 def count_slices(source: Loaded, orientation: str, slice_axis: str) -> int | None:
@@ -21,9 +20,7 @@ def count_slices(source: Loaded, orientation: str, slice_axis: str) -> int | Non
         image: Any = nib.load(source)
         stored: list[int] = [int(n) for n in image.shape[:3]]
         axes = [int(axis) for axis in io_orientation(image.affine)[:3, 0]] if orientation == "LAS" else [0, 1, 2]
-        depth, height, width = (stored[axes.index(axis)] for axis in (2, 1, 0))
+        shape = [stored[axes.index(axis)] for axis in (2, 1, 0)]
     except (*UNREADABLE, LinAlgError):
         return None
-    if slice_axis != "auto":
-        return (depth, height, width)[int(slice_axis)]
-    return depth if 2 * abs(height - width) < ALIKE * (height + width) else min(depth, height, width)
+    return shape[choose_slice_axis(shape, slice_axis)]

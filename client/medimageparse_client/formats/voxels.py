@@ -1,8 +1,6 @@
 """The bytes of a NIfTI file -> its voxels."""
 
-import gzip
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
@@ -12,6 +10,8 @@ from typing import Any, Literal, TypeAlias
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from isal import igzip
+from isal.igzip_lib import IsalError
 from medimageparse_contract import gzip_stream
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
@@ -158,9 +158,9 @@ def decode_map(data: bytes, shape: tuple[int, ...], dtypes: Sequence[npt.DTypeLi
     """
     n_bytes = math.prod(shape) * max(np.dtype(dtype).itemsize for dtype in dtypes)
     try:
-        with gzip.open(BytesIO(data)) as file:
+        with igzip.open(BytesIO(data)) as file:  # type: ignore[no-untyped-call]
             content = file.read(MAX_START + n_bytes + 1)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, IsalError) as error:  # type: ignore[misc]  # its stub says that it is one
         raise InvalidVolume(GZIP_FAULTS["damaged"]) from error
     layout = read_series_layout(content)
     if layout.shape != shape:

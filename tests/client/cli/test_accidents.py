@@ -517,7 +517,7 @@ class Restarting:
         self.n_good, self.n_away = n_good, n_away
         self.gone, self.infer, self.lock = triton.failures["gone"], triton.infer, threading.Lock()
         monkeypatch.setattr(triton, "infer", lambda server, *args, **options: self.ask(server, *args, **options))
-        monkeypatch.setattr(triton, "is_server_live", lambda server, **options: not self.is_away())
+        monkeypatch.setattr(triton, "is_live", lambda server: not self.is_away())
 
     def is_away(self):
         with self.lock:

@@ -14,9 +14,9 @@ from helpers.places import ROOT
 PROGRAM = """
 import sys
 sys.modules["pydicom"] = None
-import tritonclient.grpc
 from helpers.fake_server import FakeTriton
-tritonclient.grpc.InferenceServerClient = FakeTriton
+from medimageparse_client import connection
+connection.GrpcServer = FakeTriton
 from medimageparse_client.cli import main
 sys.exit(main())
 """

@@ -76,6 +76,12 @@ def bare(data_set, syntax):
     return file.getvalue()
 
 
+@pytest.fixture(autouse=True)
+def _small_pictures(monkeypatch):
+    """Values are compared before they are resized for the network, which takes longest."""
+    monkeypatch.setattr(grey_slice, "SIDE", 64)
+
+
 def without_pixels(sop_class, **tags):
     header = dicom_header(PIXELS, **{"PixelData": None, "Rows": None, "Columns": None, "Modality": None} | tags)
     header.SOPClassUID = sop_class
@@ -83,8 +89,7 @@ def without_pixels(sop_class, **tags):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_do_not_matter(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(grey_slice, "SIDE", 64)
+def test_names_do_not_matter(name, tmp_path):
     data = grey_file(PIXELS)
     (tmp_path / name).write_bytes(data)
     assert recognizes(tmp_path / name)

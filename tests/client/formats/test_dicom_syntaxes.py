@@ -209,7 +209,7 @@ def test_damaged_streams_are_called_damaged(name, tmp_path):
     pixels = smooth("u1" if n_bits == 8 else "u2", n_bits)
     header = pydicom.dcmread(io.BytesIO(compressed(grey_file(pixels, BitsStored=n_bits), name, tmp_path)))
     stream = next(pydicom.encaps.generate_frames(header.PixelData, number_of_frames=1))
-    for damaged in (stream[: len(stream) // 3], stream[:20], bytes(200)):
+    for damaged in (stream[: len(stream) // 2], stream[:20], bytes(200)):  # CharLS takes seconds for some thirds
         header.PixelData = encapsulate([damaged])
         with pytest.raises(InvalidImage, match="cannot be decoded as .* damaged, or compressed in a rare way"):
             read_slice(dicom_bytes(header), None)
