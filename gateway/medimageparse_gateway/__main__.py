@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from medimageparse_contract.access_lines import ACCESS_LOGS
+
 from medimageparse_gateway import log
 from medimageparse_gateway.app import build_app
 from medimageparse_gateway.connections import server_of
@@ -35,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--triton", metavar="HOST:PORT", help="gRPC of tritonserver, by default 127.0.0.1:8001")
     parser.add_argument("--tls-certificate", metavar="PEM")
     parser.add_argument("--tls-key", metavar="PEM")
+    parser.add_argument("--access-log", choices=ACCESS_LOGS, help="a line for each request, by default json")
     return parser
 
 
@@ -58,7 +61,7 @@ def serve(settings: Settings) -> int:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     except (OSError, ValueError) as error:
         raise SettingsError(f"it does not start: {error}") from None
-    log.set_up()
+    log.set_up(settings.access_log)
     host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
     scheme, port = "https" if settings.tls_certificate else "http", listener.getsockname()[1]
     sys.stdout.write(f"ready: {scheme}://{host}:{port}\n")

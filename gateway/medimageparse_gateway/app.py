@@ -1,5 +1,6 @@
 """The application: which path is answered by what, and the doors that every request comes through."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,13 +19,18 @@ from medimageparse_gateway.doors import Doors
 from medimageparse_gateway.errors import HttpError, TritonError, error_response, response_of
 from medimageparse_gateway.linger import Linger
 from medimageparse_gateway.metrics import Metrics, metrics
+from medimageparse_gateway.quotas import Clock
+from medimageparse_gateway.request_ids import RequestIds
 from medimageparse_gateway.settings import Settings
 from medimageparse_gateway.triton import Triton, connect
 from medimageparse_gateway.watch import Watch
 
 
-def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
-    """The ASGI application; handlers find `triton`, `settings` and `metrics` in `request.app.state`."""
+def build_app(settings: Settings, triton: Triton | None = None, clock: Clock = time.monotonic) -> Starlette:
+    """The ASGI application; handlers find `triton`, `settings` and `metrics` in `request.app.state`.
+
+    clock: seconds, for the quotas of keys
+    """
     connection, counters = triton or connect(settings.triton, settings.triton_ca, settings.retry_for_s), Metrics()
     routes: list[BaseRoute] = [
         Route("/", healthy),
@@ -51,10 +57,11 @@ def build_app(settings: Settings, triton: Triton | None = None) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         middleware=[
+            Middleware(RequestIds),
             Middleware(Linger),
             Middleware(AzureHeaders),
             Middleware(Watch, metrics=counters, route_of=route_of),
-            Middleware(Doors, settings=settings),
+            Middleware(Doors, settings=settings, metrics=counters, clock=clock),
             Middleware(Bodies, settings=settings, gauge=counters.held),
         ],
         exception_handlers={HTTPException: on_http_exception, HttpError: on_error, TritonError: on_error},

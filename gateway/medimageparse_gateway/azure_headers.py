@@ -1,15 +1,15 @@
-"""What Azure's clients send and look for in the headers of /score: types, ids, gzip."""
+"""What Azure's clients send and look for in the headers of /score: types, ids of their own, gzip."""
 
 import re
-import uuid
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medimageparse_gateway.errors import error_response
+from medimageparse_gateway.request_ids import CLIENT_ID, ID
 
-ID, CLIENT_ID, AZURE_ID = "x-request-id", "x-ms-client-request-id", "x-ms-request-id"
+AZURE_ID = "x-ms-request-id"
 MAX_ID = 100  # characters, as Azure's own server
 SCORING = re.compile(r"(/medimageparse(_3d)?)?/(score|invocations)")
 JSON_TYPE = re.compile(r"application/([^/;\s]+\+)?json", re.IGNORECASE)
@@ -21,10 +21,10 @@ def tidy(path: str) -> str:
     return re.sub("/+", "/", path).rstrip("/") or "/"
 
 
-def ids_of(headers: Mapping[str, str]) -> dict[str, str]:
-    """The ids of an answer: the caller's, or a new one."""
-    own, client = headers.get(ID) or str(uuid.uuid4()), headers.get(CLIENT_ID)
-    ids = {ID: own, AZURE_ID: headers.get(AZURE_ID) or client or own}
+def ids_of(headers: Mapping[str, str], request_id: str) -> dict[str, str]:
+    """Azure's ids of an answer: the caller's as they are, which go nowhere else; else that of the request."""
+    client = headers.get(CLIENT_ID)
+    ids = {AZURE_ID: headers.get(AZURE_ID) or client or request_id}
     return ids | {CLIENT_ID: client} if client else ids
 
 
@@ -53,7 +53,7 @@ class AzureHeaders:
             return
         sent = Headers(scope=scope)
         is_too_long = any(len(sent.get(name, "")) > MAX_ID for name in (ID, CLIENT_ID, AZURE_ID))
-        added = {"x-ms-run-function-failed": "False"} | ids_of({} if is_too_long else sent)
+        added = {"x-ms-run-function-failed": "False"} | ids_of({} if is_too_long else sent, scope["request_id"])
 
         async def send_with_ids(message: Message) -> None:
             if message["type"] == "http.response.start":

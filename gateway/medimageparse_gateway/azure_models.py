@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 
 import msgspec
 import pybase64
+from medimageparse_client.wire import Value
 from medimageparse_contract.image_formats import NAMES, format_of
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from numpy.typing import NDArray
 
 from medimageparse_gateway.azure_forms import Row
 from medimageparse_gateway.errors import HttpError
-from medimageparse_gateway.triton import Value
 
 Outputs: TypeAlias = Mapping[str, NDArray[Any]]
 

@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
+from medimageparse_client.wire import Value
+
 from medimageparse_gateway.azure_forms import Row
 from medimageparse_gateway.azure_models import Outputs, ScoredModel
 from medimageparse_gateway.errors import STATUS_OF_KIND, HttpError, TritonError
-from medimageparse_gateway.triton import Triton, Value
+from medimageparse_gateway.triton import Triton
 
 ROWS_AT_ONCE = 2  # as many as a model has instances: one request would fill the queue alone otherwise
 MAX_ANSWER_BYTES = 512 * 2**20 * 4 // 3  # 512 MiB of masks in base64
@@ -20,7 +22,12 @@ TOO_LARGE = "the masks of this request take more than 512 MiB; send fewer rows, 
 
 
 async def score_rows(
-    triton: Triton, model: ScoredModel, rows: Sequence[Row], options: Mapping[str, Value], timeout_s: float
+    triton: Triton,
+    model: ScoredModel,
+    rows: Sequence[Row],
+    options: Mapping[str, Value],
+    timeout_s: float,
+    request_id: str,
 ) -> list[bytes]:
     """A JSON object for each row. One that fails ends the others; cancelling ends all. Raises HttpError."""
     answers = [b""] * len(rows)
@@ -29,7 +36,7 @@ async def score_rows(
 
     async def work() -> None:
         for number, row in waiting:
-            outputs = await infer_row(triton, model, number, row, options, deadline)
+            outputs = await infer_row(triton, model, number, row, options, deadline, request_id)
             answers[number] = await asyncio.to_thread(model.encode, outputs)
             if sum(map(len, answers)) > MAX_ANSWER_BYTES:
                 raise HttpError(400, TOO_LARGE)
@@ -46,7 +53,13 @@ async def score_rows(
 
 
 async def infer_row(
-    triton: Triton, model: ScoredModel, number: int, row: Row, options: Mapping[str, Value], deadline: float
+    triton: Triton,
+    model: ScoredModel,
+    number: int,
+    row: Row,
+    options: Mapping[str, Value],
+    deadline: float,
+    request_id: str,
 ) -> Outputs:
     """A row's outputs. The first row is refused by a full queue; the others wait for a place."""
     wait_s = FIRST_WAIT_S
@@ -54,7 +67,7 @@ async def infer_row(
     while True:
         left_s = max(0.001, deadline - asyncio.get_running_loop().time())
         try:
-            return await triton.infer(model.name, inputs, model.outputs, timeout_s=left_s)
+            return await triton.infer(model.name, inputs, model.outputs, timeout_s=left_s, request_id=request_id)
         except TritonError as error:
             if error.kind != "queue_full" or number == 0:
                 raise await error_of_row(triton, model, number, error) from None

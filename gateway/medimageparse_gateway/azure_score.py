@@ -102,7 +102,8 @@ class ScoreEndpoint:
         triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
         deployment = request.headers.get(DEPLOYMENT, "")
         model = self.model or await self.choice.choose(triton, deployment, sent.rows)
-        work = score_rows(triton, model, sent.rows, model.read_params(sent.params), timeout_s)
+        request_id, options = request.scope["request_id"], model.read_params(sent.params)
+        work = score_rows(triton, model, sent.rows, options, timeout_s, request_id)
         return await run_unless_hung_up(request, work)
 
     def error(self, error: HttpError) -> Response:

@@ -7,8 +7,8 @@ from prometheus_client import Gauge
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medimageparse_gateway.doors import too_many
 from medimageparse_gateway.errors import HttpError
+from medimageparse_gateway.quotas import too_many
 from medimageparse_gateway.settings import Settings
 
 CLOSE = {"Connection": "close"}

@@ -9,7 +9,6 @@ import json
 import resource
 import signal
 import socket
-import ssl
 import time
 from typing import Any
 
@@ -17,6 +16,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from medimageparse_gateway.certificate import Certificate
 from medimageparse_gateway.errors import error_body
 from medimageparse_gateway.settings import Settings
 
@@ -28,20 +28,6 @@ KEEP_ALIVE_S = 15
 MAX_HEAD_BYTES = 2**16  # of a request's line and headers
 FREE_PIECES, CRUMB_BYTES = 10_000, 1024  # so many pieces of a body may be small; further ones have so many bytes
 SLOWEST_BYTES = 2**20  # of an answer, to be taken in a pause's time
-
-
-def tls_of(settings: Settings) -> ssl.SSLContext | None:
-    """The server's certificate; ValueError or OSError for invalid files."""
-    if not settings.tls_certificate:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        # without a password it would ask on the terminal
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password="")
-    except ssl.SSLError:
-        words = "tls_certificate and tls_key are not PEM files of a certificate and its own key without a passphrase"
-        raise ValueError(words) from None
-    return context
 
 
 def server_of(app: Any, settings: Settings) -> "WatchedServer":
@@ -122,7 +108,8 @@ class WatchedServer(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
         super().__init__(config)
-        self.settings, self.tls = settings, tls_of(settings)
+        self.settings = settings
+        self.certificate = Certificate(settings) if settings.tls_certificate else None
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.most = max(min(settings.max_connections, descriptors - SPARE_DESCRIPTORS), 1)
         self.hellos: dict[asyncio.Protocol, float] = {}  # connections without their TLS hello -> since when
@@ -134,11 +121,12 @@ class WatchedServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.lifespan.startup()
-        hello_s = self.settings.tls_timeout_s if self.tls else None
+        tls = self.certificate.context if self.certificate else None
+        hello_s = self.settings.tls_timeout_s if tls else None
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(
-                self.protocol, sock=listener, backlog=BACKLOG, ssl=self.tls, ssl_handshake_timeout=hello_s
+                self.protocol, sock=listener, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=hello_s
             )
             for listener in sockets or []
         ]
@@ -148,7 +136,7 @@ class WatchedServer(uvicorn.Server):
         if len(self.server_state.connections) + self.n_hellos() >= self.most:
             return Closed()
         protocol = WatchedProtocol(self.config, self.server_state, self.lifespan.state)
-        if self.tls:
+        if self.certificate:
             self.hellos[protocol] = time.monotonic()
         return protocol
 
@@ -163,6 +151,8 @@ class WatchedServer(uvicorn.Server):
         if counter % LOOK_EVERY == 0:
             for connection in list(self.server_state.connections):
                 connection.look(self.settings)  # type: ignore[union-attr]
+            if self.certificate:
+                self.certificate.look()
         return await super().on_tick(counter)
 
 

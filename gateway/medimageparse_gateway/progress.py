@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
+from medimageparse_client.wire import Value
 from medimageparse_contract.models import STREAMS
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from medimageparse_gateway.answers import EVENT_STREAM, Answer
 from medimageparse_gateway.errors import STATUS_OF_KIND, HttpError, TritonError
 from medimageparse_gateway.forms import Form
-from medimageparse_gateway.triton import SENTENCES, Arrays, Triton, Value
+from medimageparse_gateway.triton import SENTENCES, Arrays, Triton
 
 KEEP_ALIVE_S, KEEP_ALIVE = 10.0, b": still at work\n\n"
 
@@ -42,10 +43,11 @@ async def events(
     request: Request, model: str, inputs: Mapping[str, Value], form: Form, labels: Answer
 ) -> AsyncGenerator[bytes, None]:
     triton, timeout_s = request.app.state.triton, request.app.state.settings.timeout_s
+    request_id: str = request.scope["request_id"]
     outputs = tuple(dict.fromkeys((*labels.outputs, "report")))
     arrays: Arrays = {}
     try:
-        async with aclosing(responses(triton, model, inputs, outputs, timeout_s)) as answers:
+        async with aclosing(responses(triton, model, inputs, outputs, timeout_s, request_id)) as answers:
             async for arrays in answers:
                 yield await asyncio.to_thread(event_of, arrays, form, labels)
         if not arrays.keys() >= set(outputs):  # it ended without a result
@@ -59,14 +61,20 @@ async def events(
 
 
 async def responses(
-    triton: Triton, model: str, inputs: Mapping[str, Value], outputs: tuple[str, ...], timeout_s: float
+    triton: Triton,
+    model: str,
+    inputs: Mapping[str, Value],
+    outputs: tuple[str, ...],
+    timeout_s: float,
+    request_id: str,
 ) -> AsyncGenerator[Arrays, None]:
     """Those of the model's decoupled twin; a server without it gives the result alone."""
     twin = STREAMS.get(model)
     if twin is None or not await triton.has(twin):
-        yield await triton.infer(model, inputs, outputs, timeout_s=timeout_s)
+        yield await triton.infer(model, inputs, outputs, timeout_s=timeout_s, request_id=request_id)
         return
-    async with aclosing(triton.stream(twin, inputs, ("progress", *outputs), timeout_s=timeout_s)) as answers:
+    told = ("progress", *outputs)
+    async with aclosing(triton.stream(twin, inputs, told, timeout_s=timeout_s, request_id=request_id)) as answers:
         async for arrays in answers:
             yield arrays
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from medimageparse_client.errors import InvalidRequest
 from medimageparse_client.inputs import check_prompts, encode_prompts
+from medimageparse_client.wire import Value
 from medimageparse_contract.catalogue import Model, structures
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_contract.options import OUTPUTS_3D
@@ -20,7 +21,6 @@ from medimageparse_gateway.errors import HttpError
 from medimageparse_gateway.forms import Form, read_form
 from medimageparse_gateway.hangup import run_unless_hung_up
 from medimageparse_gateway.progress import EventStream
-from medimageparse_gateway.triton import Value
 
 NO_STORE = {"cache-control": "no-store"}
 
@@ -121,7 +121,11 @@ async def answer(
 
     async def work() -> bytes:
         arrays = await request.app.state.triton.infer(
-            model, inputs, wanted.outputs, timeout_s=request.app.state.settings.timeout_s
+            model,
+            inputs,
+            wanted.outputs,
+            timeout_s=request.app.state.settings.timeout_s,
+            request_id=request.scope["request_id"],
         )
         return await asyncio.to_thread(wanted.made_of, form, arrays)
 

@@ -21,6 +21,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from medimageparse_contract.access_lines import ACCESS_LOGS, JSON
+
 MIB = 2**20
 COUNTS = ("max_body_bytes", "max_held_bytes", "max_connections", "requests_at_once")
 
@@ -31,7 +33,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Key:
-    """One caller: a name for the log, the SHA-256 of the key in hexadecimal digits, and what it may ask for."""
+    """One caller: a name for log and metrics, the SHA-256 of the key in hexadecimal digits, and its quota."""
 
     name: str
     sha256: str
@@ -76,10 +78,13 @@ class Settings:
     pause_timeout_s: float = 30.0
     body_timeout_s: float = 600.0
     stop_timeout_s: float = 60.0
+    access_log: str = JSON
 
     def __post_init__(self) -> None:
         if not self.keys and not is_loopback(self.host):
             raise SettingsError("without keys the gateway listens on 127.0.0.1 only; the command `key` makes one")
+        if self.access_log not in ACCESS_LOGS:
+            raise SettingsError(f"access_log is one of {', '.join(ACCESS_LOGS)}")
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise SettingsError("tls_certificate and tls_key go together")
         for field in fields(self):

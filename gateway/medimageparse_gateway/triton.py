@@ -1,18 +1,16 @@
 """The only way to the models: gRPC, with tensors built here from values, never from a caller's shape or JSON."""
 
 import asyncio
-import math
-import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
-import numpy as np
-from medimageparse_client.connection import channel_options
 from medimageparse_client.errors import ENSEMBLE_PREFIX, QUEUE_FULL, WAITED_TOO_LONG
+from medimageparse_client.servers import channel_options
 from medimageparse_client.urls import split_url
+from medimageparse_client.wire import SERVICE, Value, encode_request
 from medimageparse_contract.models import PUBLIC_MODELS
 from medimageparse_contract.sentences import STEP_DIED, TOOK_TOO_LONG, split_code
 from numpy.typing import NDArray
@@ -21,12 +19,8 @@ from tritonclient.grpc import InferResult, service_pb2
 from medimageparse_gateway.errors import Kind, TritonError
 from medimageparse_gateway.repeat import Patience, repeated
 
-Value: TypeAlias = bytes | bytearray | str | bool | int | float
 Arrays: TypeAlias = dict[str, NDArray[Any]]
 
-SERVICE = "/inference.GRPCInferenceService/"
-# before each raw content: the number of its field, and that a length follows
-RAW_CONTENT = bytes((service_pb2.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | 2,))
 ASK_S = 5.0  # for whether a model is ready
 KINDS: dict[grpc.StatusCode, Kind] = {
     grpc.StatusCode.INVALID_ARGUMENT: "invalid_argument",
@@ -162,48 +156,6 @@ def connect(url: str, ca: str = "", retry_for_s: float = 0) -> Triton:
 
 async def _one(request: bytes) -> AsyncIterator[bytes]:
     yield request
-
-
-def encode_request(
-    model: str, inputs: Mapping[str, Value], outputs: Sequence[str], timeout_s: float, request_id: str
-) -> bytes:
-    """A ModelInferRequest; every input is one element of the type that its value has.
-
-    The parts of a protobuf message may stand one behind the other: so a large file is copied once, and not four times.
-    """
-    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
-    request.parameters["timeout"].int64_param = math.ceil(timeout_s * 1e6)  # microseconds
-    contents: list[bytes | bytearray] = []
-    for name, value in inputs.items():
-        datatype, pieces = encode_value(value)
-        request.inputs.add(name=name, datatype=datatype, shape=[1])
-        contents += [RAW_CONTENT, varint(sum(map(len, pieces))), *pieces]
-    for name in outputs:
-        request.outputs.add(name=name)
-    return b"".join((request.SerializeToString(), *contents))
-
-
-def encode_value(value: Value) -> tuple[str, tuple[bytes | bytearray, ...]]:
-    """Triton's type of a value and its bytes there, in pieces."""
-    match value:
-        case bool():
-            return "BOOL", (struct.pack("?", value),)
-        case int():
-            return "INT32", (struct.pack("<i", value),)
-        case float():
-            return "FP32", (np.float32(value).tobytes(),)
-        case str():
-            value = value.encode()
-    return "BYTES", (struct.pack("<I", len(value)), value)
-
-
-def varint(number: int) -> bytes:
-    """A length as protobuf writes it: seven bits a byte, the lowest first."""
-    pieces = bytearray()
-    while number > 127:
-        pieces.append(number & 127 | 128)
-        number >>= 7
-    return bytes((*pieces, number))
 
 
 def decode_answer(answer: bytes) -> Arrays:

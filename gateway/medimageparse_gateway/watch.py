@@ -7,7 +7,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from medimageparse_gateway.errors import FAULT, HttpError, error_response, response_of
-from medimageparse_gateway.log import LOG, place_of
+from medimageparse_gateway.log import ACCESS, LOG, place_of
 from medimageparse_gateway.metrics import Metrics
 
 HUNG_UP = 499  # in the log, as nginx writes it
@@ -38,7 +38,7 @@ class Watch:
                 scope["reason"] = error.reason
                 await response_of(error)(scope, receive, exchange.send)
             except Exception as error:
-                LOG.error({"message": FAULT, "error": place_of(error)})
+                LOG.error({"message": FAULT, "request_id": scope["request_id"], "error": place_of(error)})
                 if exchange.status is None:
                     await error_response(500, FAULT)(scope, receive, exchange.send)
             finally:
@@ -55,9 +55,10 @@ class Watch:
         reason = scope.get("reason") or (REASONS.get(status, "other") if status >= 400 else "")
         if reason:
             metrics.refusals.labels(route, reason).inc()
-        line = {"caller": scope.get("caller", ""), "route": route, "method": method_of(scope), "status": status}
+        line = {"request_id": scope["request_id"], "caller": scope.get("caller", ""), "route": route}
+        line |= {"method": method_of(scope), "status": status}
         line |= {"seconds": round(seconds, 3), "bytes_in": exchange.received, "bytes_out": exchange.sent}
-        LOG.info(line | ({"reason": reason} if reason else {}))
+        ACCESS.info(line | ({"reason": reason} if reason else {}))
 
 
 class Exchange:

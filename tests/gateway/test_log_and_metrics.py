@@ -3,11 +3,12 @@
 import hashlib
 import json
 import logging
+import re
 
 import pytest
 from helpers.gateway import PATIENCE_S, FakeModels, running_gateway
 from medimageparse_gateway.errors import FAULT, TritonError
-from medimageparse_gateway.log import JsonLines
+from medimageparse_gateway.log import ACCESS, LOG, Lines, set_up
 from medimageparse_gateway.settings import Key
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -18,7 +19,7 @@ SECRET = "zebrafish-7391"  # stands for a prompt, a key, a name
 def lines(caplog):
     """The log so far, as it is written."""
     caplog.set_level(logging.INFO)
-    return lambda: [json.loads(JsonLines().format(record)) for record in caplog.records if "httpx" not in record.name]
+    return lambda: [json.loads(Lines().format(record)) for record in caplog.records if "httpx" not in record.name]
 
 
 def samples(gateway):
@@ -34,12 +35,13 @@ def send(gateway, file, prompt="liver", **headers):
 
 def test_a_request_is_one_line_and_counted(volume_file, lines):
     with running_gateway() as gateway:
-        answer = send(gateway, volume_file)
+        answer = send(gateway, volume_file, **{"x-request-id": "run-4.7"})
         counted = samples(gateway)
     (line,) = [line for line in lines() if line.get("route") == "/v1/volumes"]
     assert {**line, "time": "", "seconds": 0} == {
         "time": "",
         "level": "info",
+        "request_id": "run-4.7",
         "caller": "",
         "route": "/v1/volumes",
         "method": "POST",
@@ -78,7 +80,8 @@ def test_a_refusal_is_counted_by_its_reason(volume_file, lines, error, reason, s
 def test_a_fault_of_the_gateway_says_its_place_in_the_log_and_nothing_to_the_caller(before, volume_file, lines):
     answer = send(before(FakeModels(error=RuntimeError(SECRET))), volume_file)
     assert answer.json()["message"] == FAULT
-    (place,) = [line["error"] for line in lines() if "error" in line]
+    ((place, request_id),) = [(line["error"], line["request_id"]) for line in lines() if "error" in line]
+    assert request_id == answer.headers["x-request-id"]
     assert place.startswith("RuntimeError in line ")
     assert place.endswith(" of rest.py")  # of the frames of ours the innermost
 
@@ -105,7 +108,7 @@ def test_a_hang_up_is_counted(volume_file, lines):
 def test_nothing_that_a_caller_writes_is_in_log_metrics_or_error(volume_file, lines, path):
     key = Key("radiology", hashlib.sha256(SECRET.encode()).hexdigest())
     with running_gateway(FakeModels(error=RuntimeError(SECRET)), keys=(key,)) as gateway:
-        known = {"authorization": f"Bearer {SECRET}"}
+        known = {"authorization": f"Bearer {SECRET}", "x-request-id": f"Mr {SECRET}"}
         answers = [
             gateway.http.get(path),
             gateway.http.get(path, headers=known),
@@ -126,7 +129,35 @@ def test_lines_of_libraries_are_json_too_and_have_no_traceback():
     except ValueError as error:
         fault = (ValueError, error, error.__traceback__)
         record = logging.LogRecord("asyncio", logging.ERROR, "x.py", 1, "went %s", ("wrong",), fault)
-    line = json.loads(JsonLines().format(record))
+    line = json.loads(Lines().format(record))
     assert (line["level"], line["message"]) == ("error", "asyncio: went wrong")
     assert line["error"].startswith("ValueError in line ")
     assert SECRET not in json.dumps(line)
+
+
+@pytest.fixture
+def _logging_as_before():
+    root, levels = logging.getLogger(), (LOG.level, ACCESS.level)
+    handlers, level, is_raising = root.handlers[:], root.level, logging.raiseExceptions
+    yield
+    root.handlers[:], logging.raiseExceptions = handlers, is_raising
+    root.setLevel(level)
+    LOG.setLevel(levels[0])
+    ACCESS.setLevel(levels[1])
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.parametrize(
+    ("access_log", "access", "other"),
+    [
+        ("json", '{"time": "T", "level": "info", "route": "/"}', '{"time": "T", "level": "error", "message": "a b"}'),
+        ("text", "time=T level=info route=/", 'time=T level=error message="a b"'),
+        ("off", None, '{"time": "T", "level": "error", "message": "a b"}'),
+    ],
+)
+def test_access_lines_are_json_text_or_nothing_and_the_others_stay(capsys, access_log, access, other):
+    set_up(access_log)
+    ACCESS.info({"route": "/"})
+    LOG.error({"message": "a b"})
+    told = re.sub(r"20[\d-]+T[\d:]+Z", "T", capsys.readouterr().err).splitlines()
+    assert told == [line for line in (access, other) if line]

@@ -47,6 +47,7 @@ def test_a_file_is_read_and_options_win(file):
         (KEY + "requests_at_once = 0", "at least 1"),
         (KEY + "password = 1", "no setting 'password'"),
         ("port =", "not a TOML file"),
+        ('access_log = "loud"', "access_log is one of off, text, json"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_way_out(file, text, words):

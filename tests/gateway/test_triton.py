@@ -3,19 +3,17 @@
 import asyncio
 import itertools
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
 import pytest
-from helpers.gateway import PATIENCE_S
+from helpers.grpc_service import PATIENCE_S, Service, listening
 from medimageparse_contract.sentences import TOOK_TOO_LONG
 from medimageparse_gateway import repeat
 from medimageparse_gateway.errors import TritonError
-from medimageparse_gateway.triton import Triton, connect, encode_request
-from tritonclient.grpc import InferInput, service_pb2, service_pb2_grpc
-from tritonclient.utils import deserialize_bytes_tensor
+from medimageparse_gateway.triton import Triton, connect
+from tritonclient.grpc import service_pb2_grpc
 
 INPUTS = {"image": b"\0bytes", "text": "Leber, groß", "joint": True, "p_value_threshold": 0.05}
 
@@ -35,52 +33,6 @@ FAILURES = [
 ]
 
 
-class Service(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """Answers with `responses`, or ends with `failure`; a held request waits until it is cancelled."""
-
-    failure = None
-    is_held = False
-    ready = ("medimageparse",)
-
-    def __init__(self):
-        self.requests, self.cancelled, self.began = [], threading.Event(), threading.Event()
-
-    def respond(self, request, context):
-        self.requests.append(request)
-        self.began.set()
-        if self.is_held:
-            context.add_callback(self.cancelled.set)
-            self.cancelled.wait(PATIENCE_S)
-        if self.failure:
-            context.abort(*self.failure)
-        return response(report=np.array([b"{}"], np.object_), scores=np.ones((2, 3), np.float32))
-
-    def ModelInfer(self, request, context):
-        return self.respond(request, context)
-
-    def ModelStreamInfer(self, request_iterator, context):
-        for request in request_iterator:
-            yield service_pb2.ModelStreamInferResponse(infer_response=response(progress=np.array([b"1"], np.object_)))
-            answer = self.respond(request, context)
-            yield service_pb2.ModelStreamInferResponse(infer_response=answer)
-            yield service_pb2.ModelStreamInferResponse()  # as Triton marks the end
-
-    def ModelReady(self, request, context):
-        if request.name == "nobody":
-            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
-        return service_pb2.ModelReadyResponse(ready=request.name in self.ready)
-
-
-def response(**arrays):
-    answer = service_pb2.ModelInferResponse()
-    for name, array in arrays.items():
-        tensor = InferInput(name, array.shape, "BYTES" if array.dtype == np.object_ else "FP32")
-        tensor.set_data_from_numpy(array)
-        answer.outputs.add(name=name, datatype=tensor.datatype(), shape=array.shape)
-        answer.raw_output_contents.append(tensor._get_content())
-    return answer
-
-
 @pytest.fixture
 def service():
     return Service()
@@ -88,13 +40,8 @@ def service():
 
 @pytest.fixture
 def address(service):
-    server = grpc.server(ThreadPoolExecutor(4))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(service, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}"
-    service.cancelled.set()
-    server.stop(None).wait()
+    with listening(service) as address:
+        yield address
 
 
 def run(address, work, **options):
@@ -118,27 +65,6 @@ async def stream(triton):
     outputs = ["progress", "report", "scores"]
     answers = triton.stream("medimageparse_3d_stream", INPUTS, outputs, timeout_s=PATIENCE_S)
     return [arrays async for arrays in answers]
-
-
-def test_every_input_is_one_element_of_its_type():
-    request = service_pb2.ModelInferRequest.FromString(encode_request("m", INPUTS, ["report"], 1.5, "7"))
-    assert (request.model_name, request.id, request.parameters["timeout"].int64_param) == ("m", "7", 1_500_000)
-    assert [output.name for output in request.outputs] == ["report"]
-    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
-    kinds = {tensor.name: (tensor.datatype, list(tensor.shape)) for tensor in request.inputs}
-    assert kinds["image"] == kinds["text"] == ("BYTES", [1])
-    assert (kinds["joint"], kinds["p_value_threshold"]) == (("BOOL", [1]), ("FP32", [1]))
-    assert deserialize_bytes_tensor(sent["image"]).item() == b"\0bytes"
-    assert deserialize_bytes_tensor(sent["text"]).item() == "Leber, groß".encode()
-    assert (sent["joint"], sent["p_value_threshold"]) == (b"\1", np.float32(0.05).tobytes())
-
-
-@pytest.mark.parametrize("n_bytes", [0, 1, 123, 124, 16379, 16380, 2**21 - 5, 2**21 - 4])
-def test_contents_of_every_length_arrive_whole(n_bytes):
-    content = bytearray(b"x" * n_bytes)
-    request = service_pb2.ModelInferRequest.FromString(encode_request("m", {"image": content, "text": "a"}, [], 1, ""))
-    image, text = map(deserialize_bytes_tensor, request.raw_input_contents)
-    assert (image.item(), text.item()) == (bytes(content), b"a")
 
 
 def test_outputs_come_back_as_arrays(service, address):

@@ -65,7 +65,8 @@ def test_the_phantoms_are_those_that_the_script_makes():
     made = viewer_phantoms.volume()
     np.testing.assert_array_equal(committed.dataobj, made.dataobj)
     np.testing.assert_allclose(committed.affine, made.affine, atol=1e-4)
-    np.testing.assert_array_equal(np.asarray(Image.open(FILES / "phantom.png")), np.asarray(viewer_phantoms.picture()))
+    pictures = (np.asarray(picture, int) for picture in (Image.open(FILES / "phantom.png"), viewer_phantoms.picture()))
+    np.testing.assert_allclose(*pictures, rtol=0, atol=1)  # on another processor sines and powers round otherwise
 
 
 def test_the_page_offers_the_intensities_of_the_contract():

@@ -25,13 +25,14 @@ class Triton:
     def __init__(self, is_there=True, **outcomes):
         self.is_there, self.outcomes = is_there, {int(name[3:]): list(errors) for name, errors in outcomes.items()}
         self.under_way = self.most_at_once = self.n_cancelled = 0
-        self.calls, self.timeouts_s = [], []
+        self.calls, self.timeouts_s, self.ids = [], [], set()
 
-    async def infer(self, model, inputs, outputs, *, timeout_s):
+    async def infer(self, model, inputs, outputs, *, timeout_s, request_id):
         assert (model, outputs) == (MODEL_2D, ("image_features", "text_features"))
         number = int(inputs["image"])
         self.calls.append(number)
         self.timeouts_s.append(timeout_s)
+        self.ids.add(request_id)
         self.under_way += 1
         self.most_at_once = max(self.most_at_once, self.under_way)
         try:
@@ -55,7 +56,7 @@ class Triton:
 
 
 def score(triton, n_rows, timeout_s=600.0):
-    return asyncio.run(score_rows(triton, MODEL, rows_of(n_rows), {}, timeout_s))
+    return asyncio.run(score_rows(triton, MODEL, rows_of(n_rows), {}, timeout_s, "run-4.7"))
 
 
 def error_of(triton, n_rows, timeout_s=600.0):
@@ -75,6 +76,7 @@ def test_rows_are_answered_in_order_and_at_most_two_are_under_way(n_rows):
     assert triton.most_at_once == min(2, n_rows)
     assert sorted(triton.calls) == list(range(n_rows))
     assert all(0 < timeout_s <= 600 for timeout_s in triton.timeouts_s)
+    assert triton.ids == {"run-4.7"}
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ def test_the_time_limit_ends_the_work():
 def test_cancelling_the_request_cancels_its_rows():
     async def cancelled():
         triton = Triton(row0=["wait"], row1=["wait"])
-        task = asyncio.create_task(score_rows(triton, MODEL, rows_of(3), {}, 600))
+        task = asyncio.create_task(score_rows(triton, MODEL, rows_of(3), {}, 600, ""))
         while triton.under_way < 2:
             await asyncio.sleep(0)
         task.cancel()
