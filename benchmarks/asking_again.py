@@ -4,13 +4,10 @@ Each round sends a volume that the server has not seen, first with one prompt, t
 """
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import nibabel as nib
 import served
-from medimageparse_demo.phantoms import make_phantom
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 from processes import OtherLoad, PeakMemory
 from recording import Row, conditions, find_graphs, median, parser_of, record, results_of
@@ -18,27 +15,20 @@ from recording import Row, conditions, find_graphs, median, parser_of, record, r
 PROMPTS = ("liver", "spleen")
 
 
-def volume(n_slices: int, seed: int) -> bytes:
-    phantom = make_phantom(seed, "CT", (n_slices, served.IN_PLANE, served.IN_PLANE))
-    return nib.Nifti1Image(phantom.intensities, phantom.affine).to_bytes()
-
-
 def rows(options) -> Iterator[Row]:
-    graphs = find_graphs("medimageparse_3d", options)
-    setting = served.Setting(graphs, slices=options.slices)
+    setting = served.Setting(find_graphs("medimageparse_3d", options))
     here = conditions() | {"variant": options.variant, "slices": options.slices, "rounds": options.rounds}
     for cache in ("as served", "off"):
         os.environ[CACHE_BYTES] = "" if cache == "as served" else "0"
         with served.serving(options.work, setting) as server, PeakMemory(server.process.pid) as memory:
             others, seconds = OtherLoad(server.process.pid), {prompt: [] for prompt in PROMPTS}
             for seed in range(options.rounds + 1):  # the first warms up
-                request = replace(served.make_request(setting), file=volume(options.slices, seed))
+                request = served.make_request(setting.model, options.slices, 1, seed=seed)
                 for prompt in PROMPTS:
-                    started = time.perf_counter()
-                    replace(request, prompts=[prompt]).send(server)
-                    seconds[prompt].append(time.perf_counter() - started)
-            first_s, second_s = (median(seconds[prompt][1:]) for prompt in PROMPTS)
+                    (of_one,) = served.measure(server, replace(request, prompts=[prompt]), 1)
+                    seconds[prompt].append(of_one.wall_s)
             share = others.share()
+        first_s, second_s = (median(seconds[prompt][1:]) for prompt in PROMPTS)
         row = {"cache": cache, "others_share": share, "first_s": first_s, "second_s": second_s}
         yield here | row | {"second_over_first": second_s / first_s, "peak_pss_gb": memory.peak_pss / 1e9}
 

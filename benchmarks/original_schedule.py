@@ -1,11 +1,11 @@
-"""What the two originals compute for one batch, step by step as they do it, needless work included: the baseline.
+"""What the 3D original computes for one batch, step by step as it does it, needless work included: the baseline.
 
-A plain reading of the published algorithms with the weights of our modules; nothing here is fast and nothing is served.
-3D: feature maps are tiled per prompt, so that every prompt projects all keys and values again; all 16 masks of every
-prompt at full size ten times; a sampling round per prompt that is drawn and thrown away; text at 77 positions; merging
-of prompts x slices x size x size probabilities with a loop in Python. 2D: masks, captions and classes of all queries
-ten times; an attention mask that hides nothing in every layer. Attention averages its weights over the heads, for
-nobody. Left out: checks for not-a-number, copies between devices, what only training needs.
+A plain reading of the published algorithm with the weights of our modules; nothing here is fast and nothing is served.
+original_schedule_2d.py has what differs in 2D. Feature maps are tiled per prompt, so that every prompt projects all
+keys and values again; all 16 masks of every prompt at full size ten times; a sampling round per prompt that is drawn
+and thrown away; text at 77 positions; merging of prompts x slices x size x size probabilities with a loop in Python.
+Attention averages its weights over the heads, for nobody. Left out: checks for not-a-number, copies between devices,
+what only training needs.
 
 B = slices x prompts, the prompts fastest; N tokens of a level's grid. Attention is sequence-first, as in the originals.
 """
@@ -19,7 +19,7 @@ from medimageparse.focalnet import FocalModulation
 from medimageparse.layers import Attention
 from medimageparse.mask_decoder import N_LEVELS, SAMPLE_RATIO, MaskDecoder
 from medimageparse.mask_features import MaskFeatures
-from medimageparse.networks_2d import ImageFeatures, MatchedMasks, PromptFeatures
+from medimageparse.networks_2d import ImageFeatures
 from medimageparse.networks_3d import ImageEncoder, PromptedMasks, TextFeatures
 from medimageparse.seem_decoder import SeemDecoder, unit
 from medimageparse.text_encoder import TextEncoder
@@ -69,12 +69,6 @@ def text_3d(module: TextFeatures, input_ids: Tensor, attention_mask: Tensor) -> 
     _, tokens, _ = encode_text(module.text_encoder, input_ids)
     rows = [of_prompt[: int(length)] for of_prompt, length in zip(tokens, attention_mask.sum(1), strict=True)]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-
-
-def text_2d(module: PromptFeatures, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens of all prompts in a row [L, C] and the vector of each prompt [P, C]."""
-    _, tokens, prompt_features = encode_text(module.text_encoder, input_ids)
-    return tokens[:, : attention_mask.shape[1]][attention_mask.bool()], prompt_features
 
 
 def class_embedding(encoder: TextEncoder, input_ids: Tensor) -> Tensor:
@@ -130,12 +124,6 @@ def image_3d(module: ImageEncoder, last: MaskFeatures, window: Tensor, digit_val
     window = module.from_digits(window, digit_values)
     slices = torch.stack([window[1:-1], window[:-2], window[2:]], dim=1)
     return backbone_and_pixels(module, last, (slices - module.pixel_mean.mean()) / module.pixel_std.mean())
-
-
-def image_2d(module: ImageFeatures, last: MaskFeatures, pixels: Tensor) -> tuple[Tensor, ...]:
-    """pixels [1, H, W, 3] uint8 -> features."""
-    image = (pixels.float() - module.pixel_mean) / module.pixel_std
-    return backbone_and_pixels(module, last, image.permute(0, 3, 1, 2))
 
 
 def predict_3d(decoder: MaskDecoder, queries: Tensor, mask_features: Tensor, n_round: int, noise: Noise) -> Tensors:
@@ -248,41 +236,3 @@ def suppress(masks: Tensor, scores: Tensor) -> set[int]:
 def overlap(a: Tensor, b: Tensor) -> float:
     union = (a | b).sum().item()
     return (a & b).sum().item() / union if union else 0.0
-
-
-def masks_2d(module: MatchedMasks, features: Tensors, tokens: Tensor, prompt_features: Tensor) -> Tensors:
-    """Features of an image, tokens of all prompts [L, C] -> mask logits, similarities, matched queries, categories."""
-    decoder = module.mask_decoder
-    n_heads = decoder_heads(decoder)
-    mask_features, sources, positions, queries, at_queries = start_of_decoder(decoder, features)
-    tokens = tokens.unsqueeze(1)
-    embeddings = torch.cat([at_queries, tokens])
-    n_queries, length = len(queries), len(embeddings)
-
-    def predict(queries: Tensor, n_round: int) -> Tensors:
-        normed = decoder.decoder_norm(queries.transpose(0, 1))
-        captions = normed @ decoder.class_embed
-        logits = torch.einsum("bqc,bchw->bqhw", decoder.mask_embed(normed), mask_features)
-        classes = unit(captions) @ module.class_embeddings.T * module.logit_scale.exp()
-        grid = decoder.grids[n_round % N_LEVELS]
-        shown = F.interpolate(logits, size=(grid, grid), mode="bilinear", align_corners=False)
-        return logits, captions, classes, per_head(shown.sigmoid().flatten(2) < 0.5, n_heads)
-
-    rounds = [predict(queries, 0)]  # all of them are kept
-    for i, layer in enumerate(decoder.layers):
-        source, position = sources[i % N_LEVELS], positions[i % N_LEVELS]
-        cross = layer.cross_attention
-        blocked = opened(rounds[-1][3])
-        attended = attention(cross.attention, queries + at_queries, source + position, source, blocked)
-        queries = cross.norm(queries + attended)
-        sequence = torch.cat([queries, tokens])
-        at, nothing = sequence + embeddings, tokens.new_zeros(n_heads, length, length, dtype=torch.bool)
-        own = layer.self_attention
-        sequence = own.norm(sequence + attention(own.attention, at, at, sequence, nothing))
-        sequence = feed_forward(layer.ffn, sequence)
-        queries, tokens = sequence[:n_queries], sequence[n_queries:]
-        rounds.append(predict(queries, i + 1))
-    logits, captions, classes, _ = (of_one.squeeze(0) for of_one in rounds[-1])
-    cosines = unit(captions) @ unit(prompt_features).T  # [Q, P]; the original scales them before it looks for the best
-    matched = cosines.argmax(0)
-    return logits[matched], cosines[matched, torch.arange(len(matched))], matched, classes[matched]

@@ -65,7 +65,7 @@ def rows(model: str, options: Namespace) -> Iterator[Row]:
     is_3d = model == "medimageparse_3d"
     sizes = {"slices": options.slices, "prompts": options.prompts} if is_3d else {}
     setting = served.Setting(find_graphs(model, options), model, **sizes)
-    request = served.make_request(setting)
+    request = served.make_request(model, setting.slices, setting.prompts)
     with served.serving(options.work, setting) as server, tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "request.json"
         for protocol, encoding, at_once in itertools.product(("grpc", "http"), ("raw", "base64"), options.concurrency):

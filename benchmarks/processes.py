@@ -85,6 +85,15 @@ def model_of(process: psutil.Process) -> str:
     return ""
 
 
+def cpu_seconds(root: psutil.Process) -> float:
+    """What a process and all below it have used so far, in user and system time."""
+    used = 0.0
+    for process in family(root):
+        with suppress(psutil.NoSuchProcess):
+            used += sum(process.cpu_times()[:2])
+    return used
+
+
 class OtherLoad:
     """Which share of the cores other programs took since the start, and the host's other guests as far as it tells."""
 
@@ -98,9 +107,7 @@ class OtherLoad:
 
     def _state(self) -> tuple[float, float, float]:
         """Seconds that all cores were busy, that the process, all below it and this program used, and the time."""
-        cores, ours = psutil.cpu_times(), 0.0
-        for process in {*family(self.root), psutil.Process()}:
-            with suppress(psutil.NoSuchProcess):
-                ours += sum(process.cpu_times()[:2])  # user and system
+        cores, here = psutil.cpu_times(), psutil.Process()
+        ours = cpu_seconds(self.root) + (0.0 if here == self.root else sum(here.cpu_times()[:2]))
         busy = cores.user + cores.nice + cores.system + cores.irq + cores.softirq + cores.steal
         return busy, ours, time.monotonic()

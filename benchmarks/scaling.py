@@ -5,57 +5,63 @@ memory is its own. For instances, as many requests are under way at once as the 
 """
 
 import argparse
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import served
 from processes import OtherLoad, PeakMemory
-from recording import Row, conditions, description_of, find_graphs, median, parser_of, record, results_of
+from recording import Row, conditions, description_of, find_graphs, graph_of, median, parser_of, record, results_of
+from runtimes import onnx_run
 from served import Setting
 
 AXES = ("slices", "prompts", "window_size", "threads", "instances")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider,CPUExecutionProvider"}
 
 
-def rows(base: Setting, options: argparse.Namespace, also: Callable[[], Row] = dict) -> Iterator[Row]:
-    """also: asked for more columns while the server is still there"""
+def settings(options: argparse.Namespace) -> Iterator[tuple[str, Setting]]:
+    """What is varied, and how."""
+    graphs = find_graphs("medimageparse_3d", options, options.precision)
     values = {axis: getattr(options, axis) for axis in AXES}
+    if options.device == "cuda":  # in the server, ONNX Runtime would take the next provider
+        onnx_run(graph_of(graphs, "text_encoder_3d"), "cuda")
+    in_flight = options.windows_in_flight
+    base = Setting(graphs, runtime=options.runtime, windows_in_flight=in_flight, providers=PROVIDERS[options.device])
     base = replace(base, **{axis: of_axis[0] for axis, of_axis in values.items()})
-    settings = [("base", base)]
+    yield "base", base
     for axis, of_axis in values.items():
-        shown = of_axis if axis == "instances" and len(of_axis) > 1 else of_axis[1:]
-        settings += [(axis, replace(base, **{axis: value})) for value in shown]
-    for axis, setting in settings:
-        at_once = max(options.instances) if axis == "instances" else 1
-        variant, here = description_of(setting.graphs, setting.model)["variant"], conditions()
-        here |= {"variant": variant, "runtime": setting.runtime, "precision": served.precision_of(setting)}
-        yield here | measure(axis, setting, at_once, options, also)
+        for value in of_axis if axis == "instances" and len(of_axis) > 1 else of_axis[1:]:
+            yield axis, replace(base, **{axis: value})
 
 
-def measure(axis: str, setting: Setting, at_once: int, options: argparse.Namespace, also: Callable[[], Row]) -> Row:
+def rows(options: argparse.Namespace) -> Iterator[Row]:
     """The first request, in which the server takes its memory, is kept apart."""
-    request = served.make_request(setting)
+    for axis, setting in settings(options):
+        at_once = max(options.instances) if axis == "instances" else 1
+        request = served.make_request(setting.model, setting.slices, setting.prompts)
+        row = conditions() | {"variant": description_of(setting.graphs, setting.model)["variant"]}
+        row |= {"runtime": setting.runtime, "precision": served.precision_of(setting), "volume": request.source}
+        row |= {"axis": axis, **{axis: getattr(setting, axis) for axis in AXES}}
+        with served.serving(options.work, setting) as server, PeakMemory(server.process.pid) as memory:
+            (first,) = served.measure(server, request, 1)
+            others = OtherLoad(server.process.pid)
+            rounds = served.measure(server, request, options.requests, at_once)
+            row |= {"at_once": at_once, "requests": options.requests * at_once, "others_share": others.share()}
+            gpu = gpu_state() if options.device == "cuda" else {}
+        seconds, n_requests = [s for of_one in rounds for s in of_one.seconds], row["requests"]
+        row |= {"first_request_s": first.wall_s, "median_s": median(seconds), "slowest_s": max(seconds)}
+        row |= {"s_per_slice": sum(of_one.wall_s for of_one in rounds) / (setting.slices * n_requests)}
+        for name in served.NETWORKS:
+            row[f"{name}_ms"] = sum(of_one.spent[name]["compute_infer"] for of_one in rounds) / 1e6 / n_requests
+        yield row | memory.columns(served.PROCESSES) | gpu
 
-    def send(_: int) -> float:
-        started = time.perf_counter()
-        request.send(server)
-        return time.perf_counter() - started
 
-    pool = ThreadPoolExecutor(at_once)
-    with pool, served.serving(options.work, setting) as server, PeakMemory(server.process.pid) as memory:
-        first_s, n_requests = send(0), options.requests * at_once
-        before, others, started = served.statistics(server), OtherLoad(server.process.pid), time.perf_counter()
-        seconds = list(pool.map(send, range(n_requests)))
-        wall_s, spent = time.perf_counter() - started, served.spent_between(before, served.statistics(server))
-        row = {"volume": request.source, "axis": axis, **{axis: getattr(setting, axis) for axis in AXES}}
-        row |= {"at_once": at_once, "requests": n_requests, "others_share": others.share()}
-        more = also()
-    row |= {"first_request_s": first_s, "median_s": median(seconds), "slowest_s": max(seconds)}
-    row |= {"s_per_slice": wall_s / (setting.slices * n_requests)}
-    row |= {f"{name}_ms": spent[name]["compute_infer"] / 1e6 / n_requests for name in served.NETWORKS}
-    return row | memory.columns(served.PROCESSES) | more
+def gpu_state() -> Row:
+    """Name, driver and memory in use of the first GPU."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,memory.used", "--format=csv,noheader,nounits", "--id=0"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    name, driver, mebibytes = (word.strip() for word in answer.split(","))
+    return {"gpu": name, "driver": driver, "gpu_memory_gb": float(mebibytes) * 2**20 / 1e9}
 
 
 def summary(row: Row) -> str:
@@ -65,24 +71,21 @@ def summary(row: Row) -> str:
     return f"{line}, RSS {row['peak_rss_sum_gb']:.2f} GB, others {row['others_share']:.2f}"
 
 
-def parser_for(description: str, results: Path | None = None) -> argparse.ArgumentParser:
-    parser = parser_of(description, results)
+def main(arguments: Sequence[str] | None = None, description: str = __doc__, **defaults: object) -> None:
+    parser = parser_of(description)
+    parser.add_argument("--device", choices=PROVIDERS, default="cpu")
+    parser.add_argument("--runtime", choices=served.CPU_RUNTIMES, default="cpu")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32")
     parser.add_argument("--slices", type=int, nargs="+", default=[4, 16], metavar="N")
     parser.add_argument("--prompts", type=int, nargs="+", default=[15, 5, 1], metavar="N")
     parser.add_argument("--window-size", type=int, nargs="+", default=[4, 1, 8], metavar="SLICES")
+    parser.add_argument("--windows-in-flight", type=int, default=0, metavar="N", help="0: as served")
     parser.add_argument("--threads", type=int, nargs="+", default=[0, 1], metavar="N", help="0: one for each core")
     parser.add_argument("--instances", type=int, nargs="+", default=[1, 2], metavar="N")
     parser.add_argument("--requests", type=int, default=2, metavar="N", help="timed ones, after a first")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = parser_for(__doc__)
-    parser.add_argument("--runtime", choices=served.CPU_RUNTIMES, default="cpu")
+    parser.set_defaults(**defaults)
     options = parser.parse_args(arguments)
-    results = results_of(options, "scaling")
-    setting = Setting(find_graphs("medimageparse_3d", options), runtime=options.runtime)
-    record(results, rows(setting, options), summary)
+    record(results_of(options, "scaling"), rows(options), summary)
 
 
 if __name__ == "__main__":

@@ -2,29 +2,31 @@
 
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import tritonclient.grpc
 from medimageparse.comparison import blobs
 from medimageparse.served_tensors import networks
-from medimageparse.variants import PUBLISHED_2D
+from medimageparse.variants import PUBLISHED, PUBLISHED_2D
 from medimageparse_client import Client
-from medimageparse_client.connection import channel_options
 from medimageparse_client.formats.picture import encode_image
+from medimageparse_client.servers import channel_options
 from medimageparse_contract.categories import CLASSES
 from medimageparse_demo.phantoms import STRUCTURES, make_phantom, windowed
 from medimageparse_demo.repository import demo_repository
-from medimageparse_serving.image.pixels import to_pixels
 from medimageparse_serving.launch.built_files import has_bf16 as has_bf16
 from medimageparse_serving.launch.triton_installation import CPU_RUNTIMES as CPU_RUNTIMES
 from medimageparse_serving.launch.triton_server import TritonServer
 from medimageparse_serving.prompts.clip_tokenizer import tokenize as tokenize
-from medimageparse_serving.volume.sliding_window import by_digits, iterate_windows
+from processes import cpu_seconds
 from recording import IMAGE_IN_BF16, description_of, variant_of
 
 TIMEOUT_S = 3600.0
@@ -34,7 +36,8 @@ CALLED = {  # by each public model, in this order; the fourth is the ensemble of
     "medimageparse": ("decode_image", "tokenize_prompts", "text_encoder", "segment_pixels", "encode_probabilities"),
 }
 PROCESSES = ("tritonserver", "decode_volume", "tokenize_prompts", "medimageparse_3d", "encode_masks", *NETWORKS)
-PHANTOM_SEED, DRAWN_SLICES, IN_PLANE = 4, 16, 512
+PHANTOM_SEED, DRAWN_SLICES = 4, 16
+SIDES = {"medimageparse_3d": PUBLISHED.image_size, "medimageparse": PUBLISHED_2D.image_size}
 PROMPTS = (*STRUCTURES, *(f"{name} in a CT scan of the abdomen" for name in CLASSES))
 Nanoseconds = dict[str, dict[str, float]]  # model -> success, queue, compute_input, compute_infer, compute_output
 
@@ -60,13 +63,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Request:
-    """file: as it is sent; windows: makes what the image encoder gets, all that the request has."""
+    """file: as it is sent; shown: what the networks see of it, slices [D, H, W] or a picture [H, W, 3] in uint8."""
 
     model: str
     source: str
     file: bytes
     prompts: list[str]
-    windows: Callable[[], list[dict[str, np.ndarray]]]
+    shown: np.ndarray
 
     def send(self, server: TritonServer, protocol: str = "grpc") -> None:
         url = server.grpc_url if protocol == "grpc" else server.http_url
@@ -75,34 +78,62 @@ class Request:
             segment(self.file, self.prompts)
 
 
+@dataclass(frozen=True)
+class Round:
+    """Requests that begin together: seconds of each and of all, CPU seconds of all processes of the server."""
+
+    seconds: list[float]
+    wall_s: float
+    cpu_s: float
+    spent: Nanoseconds
+
+
 def precision_of(setting: Setting) -> str:
     written = description_of(setting.graphs, setting.model)["precision"]
     return IMAGE_IN_BF16 if setting.runtime == "cpu-bf16" else written
 
 
-def make_request(setting: Setting) -> Request:
-    """A phantom CT, whose slices are repeated where there are more than are drawn; or a random picture."""
-    size, prompts = variant_of(setting.graphs, setting.model).image_size, list(PROMPTS[: setting.prompts])
-    if len(prompts) < setting.prompts:
+def make_request(model: str, n_slices: int, n_prompts: int, side: int = 0, seed: int = PHANTOM_SEED) -> Request:
+    """A phantom CT in int16 as .nii, whose slices are repeated where there are more than are drawn; or a picture.
+
+    side: in pixels; 0 as published
+    """
+    prompts = list(PROMPTS[:n_prompts])
+    if len(prompts) < n_prompts:
         raise SystemExit(f"there are {len(prompts)} sentences; ask for at most as many prompts")
-    if setting.model == "medimageparse":
-        picture = blobs(PUBLISHED_2D.image_size, 3, np.random.default_rng(PHANTOM_SEED))
-        picture = np.ascontiguousarray(picture.astype(np.uint8).transpose(1, 2, 0))
-        source, file = f"random picture of {len(picture)} x {len(picture)}", encode_image(picture).data
-        return Request(setting.model, source, file, prompts, lambda: [{"pixels": to_pixels(picture, size)}])
-    phantom = make_phantom(PHANTOM_SEED, "CT", (min(setting.slices, DRAWN_SLICES), IN_PLANE, IN_PLANE))
-    slices = windowed(phantom)[np.arange(setting.slices) % DRAWN_SLICES]
-    file = nib.Nifti1Image(slices.transpose(2, 1, 0), phantom.affine).to_bytes()
+    side = side or SIDES[model]
+    if model == "medimageparse":
+        random = np.random.default_rng(seed)
+        picture = np.clip(blobs(side, 3, random).transpose(1, 2, 0) + random.integers(-8, 8, (side, side, 3)), 0, 255)
+        picture = np.ascontiguousarray(picture.astype(np.uint8))
+        return Request(model, f"random picture of {side} x {side}", encode_image(picture).data, prompts, picture)
+    phantom = make_phantom(seed, "CT", (min(n_slices, DRAWN_SLICES), side, side))
+    repeated = np.arange(n_slices) % DRAWN_SLICES
+    file = nib.Nifti1Image(phantom.intensities[..., repeated], phantom.affine).to_bytes()
+    return Request(model, f"phantom CT seed {seed}, int16", file, prompts, windowed(phantom)[repeated])
 
-    def windows() -> list[dict[str, np.ndarray]]:
-        return [by_digits(window) for _, window in iterate_windows(slices, setting.window_size, size)]
 
-    return Request(setting.model, f"phantom CT seed {PHANTOM_SEED}", file, prompts, windows)
+def measure(server: TritonServer, request: Request, n: int, at_once: int = 1, protocol: str = "grpc") -> list[Round]:
+    """n rounds of the same request, so many at once."""
+    rounds, root = [], psutil.Process(server.process.pid)
+
+    def send(_: int) -> float:
+        started = time.perf_counter()
+        request.send(server, protocol)
+        return time.perf_counter() - started
+
+    with ThreadPoolExecutor(at_once) as pool:
+        for _ in range(n):
+            before, used, started = statistics(server), cpu_seconds(root), time.perf_counter()
+            seconds = list(pool.map(send, range(at_once)))
+            wall_s, cpu_s = time.perf_counter() - started, cpu_seconds(root) - used
+            rounds.append(Round(seconds, wall_s, cpu_s, spent_between(before, statistics(server))))
+    return rounds
 
 
 @contextmanager
-def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
-    """A server on a copy of the model repository with the setting's graphs and parameters."""
+def serving(work: Path, setting: Setting, change: Callable[[Path], None] | None = None) -> Iterator[TritonServer]:
+    """A server on a copy of the model repository with the setting's graphs and parameters, changed before it starts."""
     with tempfile.TemporaryDirectory(dir=work) as folder:
         repository = demo_repository(Path(folder) / "model_repository", setting.graphs)
         pipeline = repository / "medimageparse_3d" / "config.pbtxt"
@@ -113,6 +144,8 @@ def serving(work: Path, setting: Setting) -> Iterator[TritonServer]:
                 configure(config, providers=setting.providers)
             configure(config, threads=setting.threads)
             config.write_text(re.sub(r"\bcount: \d+", f"count: {setting.instances}", config.read_text()))
+        if change:
+            change(repository)
         with TritonServer(repository, setting.runtime, (setting.model,)) as server:
             yield server
 

@@ -2,19 +2,16 @@
 
     .venv/bin/python benchmarks/soak.py   # a row in results/soak.csv
 
-Each request is sent alone first; what eight clients at a time get must be the same, to the bit. The memory over time
-goes into a file beside the row. The exit status is 0 only if all answers were right and memory was flat.
+Each request is sent alone first; what eight clients at a time get must be the same, to the bit. The exit status is 0
+only if all answers were right and memory was flat.
 """
 
-import argparse
-import csv
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,10 +28,9 @@ from processes import model_of, resident_sets
 from recording import RESULTS, append_row, conditions, parser_of
 from served import TritonServer
 
-N_REQUESTS, N_CLIENTS, LIMIT_S, SEED = 1000, 8, 1500.0, 0
+N_CLIENTS, SEED = 8, 0
 SAMPLES_EVERY_S = 0.5
 FLAT = 1.05  # the last quarter's median over the second quarter's; the first is warm-up
-APART = 0.0001  # share of voxels; nothing is batched across requests, so 0 is expected
 PACKAGES = ("onnxruntime", "numpy", "nvidia-pytriton")
 Server = TritonServer | SimpleNamespace
 Answer = tuple[bytes, ...] | str  # arrays, or the words of an error
@@ -56,24 +52,18 @@ class Request:
 
 @dataclass
 class Soaked:
-    """What happened: outcomes counted, and memory as (second, answers so far, RSS of all processes, /dev/shm)."""
+    """What happened: outcomes counted, wrong ones by name, and memory as (answers so far, RSS, /dev/shm), in bytes."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
-    apart: float = 0.0
     wrong: list[str] = field(default_factory=list)
-    samples: list[tuple[float, int, int, int]] = field(default_factory=list)
+    samples: list[tuple[int, int, int]] = field(default_factory=list)
     seconds: float = 0.0
 
-    @property
-    def n_done(self) -> int:
-        return sum(self.outcomes.values())
-
-    def growth(self, column: int) -> float:
-        """Median of a column of samples over the last quarter of the answers, by that over the second quarter."""
-        quarters: list[list[int]] = [[], [], [], []]
-        for sample in self.samples:
-            quarters[min(3, 4 * sample[1] // self.n_done)].append(int(sample[column]))
-        return float(np.median(quarters[3]) / np.median(quarters[1]))
+    def growth(self) -> tuple[float, float]:
+        """Of RSS and /dev/shm: the median over the last quarter of the answers, by that over the second quarter."""
+        answers, *memory = np.array(self.samples).T
+        quarter = 4 * answers // self.outcomes.total()
+        return tuple(float(np.median(of[quarter >= 3]) / np.median(of[quarter == 1])) for of in memory)
 
 
 def requests() -> list[Request]:
@@ -108,47 +98,26 @@ def answer_of(server: Server, request: Request, protocol: str) -> Answer:
             return "gave up"
 
 
-def share_apart(found: Answer, expected: Answer) -> float:
-    """Share of the voxels (or probabilities) that differ; 1 for answers of another kind, or other scores."""
-    if found == expected:
-        return 0.0
-    if isinstance(found, str) or isinstance(expected, str) or len(found[0]) != len(expected[0]):
-        return 1.0
-    labels, expected_labels = (np.frombuffer(answer[0], np.uint8) for answer in (found, expected))
-    return max(float(np.mean(labels != expected_labels)), 1e-9)
-
-
-def soak(server: Server, n_requests: int, n_clients: int, limit_s: float) -> Soaked:
-    """Sends each kind alone, then n_requests in random order from n_clients at a time; ends early at limit_s."""
-    kinds, soaked, lock, ended = requests(), Soaked(), threading.Lock(), threading.Event()
+def soak(server: Server, n_requests: int, n_clients: int) -> Soaked:
+    """Sends each kind alone, then n_requests in random order from n_clients at a time."""
+    kinds, soaked, rng = requests(), Soaked(), random.Random(SEED)
     alone = {kind.name: answer_of(server, kind, "grpc") for kind in kinds}
-    rng = random.Random(SEED)
     planned = [(kinds[i % len(kinds)], rng.choice(("grpc", "http"))) for i in range(n_requests)]
     rng.shuffle(planned)
-    start, root = time.monotonic(), psutil.Process(server.process.pid)
+    started, root = time.monotonic(), psutil.Process(server.process.pid)
 
-    def send(request: Request, protocol: str) -> None:
-        if time.monotonic() > start + limit_s:
-            return
-        apart = share_apart(answer_of(server, request, protocol), alone[request.name])
-        with lock:
-            soaked.outcomes[request.name] += 1
-            soaked.apart = max(soaked.apart, apart)
-            soaked.wrong += [request.name] if apart > APART else []
+    def is_right(request: Request, protocol: str) -> bool:
+        return answer_of(server, request, protocol) == alone[request.name]
 
-    def sample() -> None:
-        while not ended.wait(SAMPLES_EVERY_S):
-            shm = shared_bytes(tritonserver_of(root))
-            rss = sum(resident_sets(root).values())
-            soaked.samples.append((time.monotonic() - start, soaked.n_done, rss, shm))
-
-    background = threading.Thread(target=sample)
-    background.start()
     with ThreadPoolExecutor(n_clients) as executor:
-        list(executor.map(send, *zip(*planned, strict=True)))
-    ended.set()
-    background.join()
-    soaked.seconds = time.monotonic() - start
+        answers = [executor.submit(is_right, *one) for one in planned]
+        while (waited := wait(answers, SAMPLES_EVERY_S)).not_done:
+            rss = sum(resident_sets(root).values())
+            soaked.samples.append((len(waited.done), rss, shared_bytes(tritonserver_of(root))))
+    soaked.seconds = time.monotonic() - started
+    for (request, _), answer in zip(planned, answers, strict=True):
+        soaked.outcomes[request.name] += 1
+        soaked.wrong += [] if answer.result() else [request.name]
     return soaked
 
 
@@ -167,31 +136,23 @@ def tritonserver_of(launcher: psutil.Process) -> psutil.Process | None:
     return next((process for process in family if model_of(process) == "tritonserver"), None)
 
 
-def measure(options: argparse.Namespace) -> bool:
-    """A row; whether all answers were right and memory was flat."""
-    results, here = options.results or RESULTS / "soak.csv", conditions(PACKAGES)
+def main() -> int:
+    parser = parser_of(__doc__, results=RESULTS / "soak.csv", work=False)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--clients", type=int, default=N_CLIENTS)
+    options = parser.parse_args()
+    here = conditions(PACKAGES)
     with tempfile.TemporaryDirectory() as folder, TritonServer(demo_repository(Path(folder) / "models")) as server:
-        soaked = soak(server, options.requests, options.clients, options.limit_s)
-    growth = {"rss_growth": soaked.growth(2), "shm_growth": soaked.growth(3)}
-    row = {"requests": soaked.n_done, "clients": options.clients, "kinds": len(soaked.outcomes)}
-    row |= {"seconds": soaked.seconds, "wrong_answers": len(soaked.wrong), "most_voxels_apart": soaked.apart, **growth}
-    row |= {"rss_gb_at_end": soaked.samples[-1][2] / 1e9, "shm_gb_at_end": soaked.samples[-1][3] / 1e9}
-    append_row(results, here | row)
-    with results.with_name(f"{results.stem}_memory.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("seconds", "answered", "rss_bytes", "shm_bytes"))
-        writer.writerows((round(sample[0], 1), *sample[1:]) for sample in soaked.samples)
+        soaked = soak(server, options.requests, options.clients)
+    rss_growth, shm_growth = soaked.growth()
+    _, rss, shm = soaked.samples[-1]
+    row = {"requests": options.requests, "clients": options.clients, "kinds": len(soaked.outcomes)}
+    row |= {"seconds": soaked.seconds, "wrong_answers": len(soaked.wrong), "rss_growth": rss_growth}
+    row |= {"shm_growth": shm_growth, "rss_gb_at_end": rss / 1e9, "shm_gb_at_end": shm / 1e9}
+    append_row(options.results, here | row)
     for name, value in (*row.items(), *sorted(soaked.outcomes.items())):
         print(f"{name:<44} {value if isinstance(value, int) else round(value, 4)}")
-    return max(growth.values()) <= FLAT and not soaked.wrong and soaked.n_done == options.requests
-
-
-def main() -> int:
-    parser = parser_of(__doc__, work=False)
-    parser.add_argument("--requests", type=int, default=N_REQUESTS)
-    parser.add_argument("--clients", type=int, default=N_CLIENTS)
-    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="no request is begun after that")
-    return 0 if measure(parser.parse_args()) else 1
+    return 1 if soaked.wrong or max(rss_growth, shm_growth) > FLAT else 0
 
 
 if __name__ == "__main__":

@@ -7,22 +7,23 @@ An image is a window of its own.
 """
 
 import argparse
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-import onnx.utils
 import served
 import torch
 from medimageparse.served_tensors import networks
 from medimageparse.variants import Variant
+from medimageparse_serving.image.pixels import to_pixels
+from medimageparse_serving.volume.sliding_window import by_digits, iterate_windows
 from processes import OtherLoad
 from recording import Row, conditions, find_graphs, graph_of, median, parser_of, record, results_of, variant_of
-from techniques import names_of, onnx_run, openvino_run
+from runtimes import Run, now, onnx_run, openvino_run
 
 MODELS = {"3d": "medimageparse_3d", "2d": "medimageparse"}
-WINDOWS, MERGING = "windows", "merging"
+WINDOWS = "windows"
 WARM_UP = 2  # requests: each process of the public model takes its shared memory in its first
 
 
@@ -36,7 +37,6 @@ def stages_of(variant: Variant, spent: served.Nanoseconds, wall_ms: float, direc
     decode, tokenize_prompts, _, window, encode = called
     text, image, masks = of_networks = tuple(networks(variant))
     between = total[model] - queue[model] - sum(total[name] for name in called)
-    merging = {"merging": direct[MERGING]} if MERGING in direct else {}
     return {
         "outside the server": wall_ms - total[model],
         "decode the image": total[decode] - queue[decode],
@@ -44,8 +44,7 @@ def stages_of(variant: Variant, spent: served.Nanoseconds, wall_ms: float, direc
         "text encoder": direct[text],
         "make windows": direct[WINDOWS],
         "image encoder": direct[image],
-        "mask decoder": direct[masks] - sum(merging.values()),
-        **merging,
+        "mask decoder": direct[masks],
         "copies to networks and back": sum(total[name] - queue[name] - direct[name] for name in of_networks),
         "calls between the steps": between - direct[WINDOWS] + total[window] - total[image] - total[masks],
         "encode the result": total[encode] - queue[encode],
@@ -53,89 +52,75 @@ def stages_of(variant: Variant, spent: served.Nanoseconds, wall_ms: float, direc
     }
 
 
-class DirectRun:
-    """Windows and the three graphs in this program: milliseconds of each for the same request."""
+def direct_ms(runs: dict[str, Run], setting: served.Setting, request: served.Request) -> dict[str, float]:
+    """Milliseconds of the windows and of each network for the same request, run in this program one after the other."""
+    spent: Counter[str] = Counter()
 
-    def __init__(self, variant: Variant, setting: served.Setting, request: served.Request) -> None:
-        self.networks, self.windows = networks(variant), request.windows
-        self.text, self.image, self.masks = self.networks
-        files = {name: graph_of(setting.graphs, name) for name in self.networks}
-        inputs, outputs = names_of(self.networks[self.masks])
-        # of the 3D mask decoder the pipeline asks for what it merges into labels
-        asked = [name for name in ("label_slices", "scores") if name in outputs]
-        self.outputs = {name: names_of(network)[1] for name, network in self.networks.items()}
-        self.outputs |= {self.masks: asked or outputs, MERGING: outputs[len(asked) :]}
-        self.inputs = {name: names_of(network)[0] for name, network in self.networks.items()} | {MERGING: inputs}
-        self.runs = {name: onnx_run(file, self.inputs[name], self.outputs[name], "cpu") for name, file in files.items()}
-        if asked:
-            whole = onnx.load(files[self.masks])
-            unmerged = onnx.utils.Extractor(whole).extract_model(inputs, self.outputs[MERGING]).SerializeToString()
-            self.runs[MERGING] = onnx_run(unmerged, inputs, self.outputs[MERGING], "cpu")
-        if setting.runtime == "cpu-bf16":
-            self.runs[self.image] = openvino_run(files[self.image], self.outputs[self.image])
-        input_ids, attention_mask, *_ = served.tokenize(request.prompts)
-        together = np.arange(len(request.prompts))[None]
-        known = {"input_ids": input_ids, "attention_mask": attention_mask, "prompt_groups": together}
-        known["noise_fields"] = np.zeros(len(request.prompts), np.int64)
-        self.known = {name: torch.from_numpy(array) for name, array in known.items()}
+    def timed(name: str, work: Callable[..., Any], *inputs: Any) -> Any:
+        started = now()
+        found = work(*inputs)
+        spent[name] += 1000 * (now() - started)
+        return found
 
-    def timed(self, name: str, known: dict[str, torch.Tensor]) -> tuple[float, dict[str, torch.Tensor]]:
-        """Milliseconds of a network, and its outputs by name."""
-        started = time.perf_counter()
-        found = list(self.runs[name]([known[tensor] for tensor in self.inputs[name]]))
-        return 1000 * (time.perf_counter() - started), dict(zip(self.outputs[name], found, strict=True))
+    text, image, masks = runs
+    input_ids, attention_mask, *_ = served.tokenize(request.prompts)
+    known = {"input_ids": input_ids, "attention_mask": attention_mask}
+    known |= {"prompt_groups": np.arange(setting.prompts)[None], "noise_fields": np.zeros(setting.prompts, np.int64)}
+    known = {name: torch.from_numpy(array) for name, array in known.items()}
+    known |= timed(text, runs[text], known)
+    for window in timed(WINDOWS, windows_of, setting, request):
+        found = known | {name: torch.from_numpy(array) for name, array in window.items()}
+        found |= timed(image, runs[image], found)
+        timed(masks, runs[masks], found)
+    return spent
 
-    def run(self) -> dict[str, float]:
-        """Merging is what the mask decoder takes longer than a graph of it that ends before."""
-        spent, started = dict.fromkeys((WINDOWS, *self.runs), 0.0), time.perf_counter()
-        windows = self.windows()
-        spent[WINDOWS] = 1000 * (time.perf_counter() - started)
-        spent[self.text], text = self.timed(self.text, self.known)
-        for window in windows:
-            known = self.known | text | {name: torch.from_numpy(array) for name, array in window.items()}
-            ms, features = self.timed(self.image, known)
-            masks_ms, _ = self.timed(self.masks, known | features)
-            spent[self.image] += ms
-            spent[self.masks] += masks_ms
-            if MERGING in self.runs:
-                spent[MERGING] += max(0.0, masks_ms - self.timed(MERGING, known | features)[0])
-        return spent
+
+def windows_of(setting: served.Setting, request: served.Request) -> list[dict[str, np.ndarray]]:
+    """What the image encoder gets, all that the request has."""
+    size = variant_of(setting.graphs, setting.model).image_size
+    if setting.model == "medimageparse":
+        return [{"pixels": to_pixels(request.shown, size)}]
+    return [by_digits(window) for _, window in iterate_windows(request.shown, setting.window_size, size)]
+
+
+def direct_runs(setting: served.Setting) -> dict[str, Run]:
+    """The three networks in this program, by name."""
+    known = networks(variant_of(setting.graphs, setting.model))
+    runs = {name: onnx_run(graph_of(setting.graphs, name)) for name in known}
+    if setting.runtime == "cpu-bf16":
+        image = list(known)[1]
+        runs[image] = openvino_run(graph_of(setting.graphs, image), known[image])
+    return runs
 
 
 def measure(setting: served.Setting, request: served.Request, options: argparse.Namespace) -> Iterator[tuple[Row, Row]]:
     """For each protocol the wall time, the stages and the networks' direct run: medians over the requests."""
-    variant = variant_of(setting.graphs, setting.model)
+    variant, runs = variant_of(setting.graphs, setting.model), direct_runs(setting)
     with served.serving(options.work, setting) as server:
-        direct_run = DirectRun(variant, setting, request)
         for protocol in options.protocols:
-            for _ in range(WARM_UP):
-                request.send(server, protocol)
-            direct_run.run()
-            others, walls, directs, stages = OtherLoad(server.process.pid), [], [], []
+            served.measure(server, request, WARM_UP, protocol=protocol)
+            direct_ms(runs, setting, request)
+            others, walls, alone, stages = OtherLoad(server.process.pid), [], [], []
             for _ in range(options.requests):
-                before, started = served.statistics(server), time.perf_counter()
-                request.send(server, protocol)
-                walls.append(1000 * (time.perf_counter() - started))
-                spent = served.spent_between(before, served.statistics(server))
-                directs.append(direct_run.run())
-                stages.append(stages_of(variant, spent, walls[-1], directs[-1]))
-            networks_ms = [sum(direct[name] for name in networks(variant)) for direct in directs]
-            ratios = [wall / direct for wall, direct in zip(walls, networks_ms, strict=True)]
+                (of_one,) = served.measure(server, request, 1, protocol=protocol)
+                direct = direct_ms(runs, setting, request)
+                walls.append(1000 * of_one.wall_s)
+                alone.append(sum(direct[name] for name in runs))
+                stages.append(stages_of(variant, of_one.spent, walls[-1], direct))
             row = {"protocol": protocol, "others_share": others.share(), "wall_ms": median(walls)}
-            row |= {"networks_direct_ms": median(networks_ms), "times_direct": median(ratios)}
+            row |= {"networks_direct_ms": median(alone)}
+            row |= {"times_direct": median([wall / direct for wall, direct in zip(walls, alone, strict=True)])}
             yield row, {name: median([of_one[name] for of_one in stages]) for name in stages[0]}
 
 
 def rows(model: str, options: argparse.Namespace) -> Iterator[Row]:
     """The rows of one public model."""
-    setting = served.Setting(find_graphs(model, options), model, 1, options.prompts_2d, 1, 1, runtime=options.runtime)
-    if model == "medimageparse_3d":
-        sizes = {name: getattr(options, name) for name in ("slices", "prompts", "window_size", "windows_in_flight")}
-        setting = replace(setting, **sizes)
-    variant, request, here = variant_of(setting.graphs, model), served.make_request(setting), conditions()
-    sizes = {name: getattr(setting, name) for name in ("slices", "prompts", "window_size", "windows_in_flight")}
-    here |= {"variant": variant.name, "runtime": options.runtime, "precision": served.precision_of(setting)}
-    here |= {"volume": request.source, **sizes, "requests": options.requests}
+    of_image = {"slices": 1, "prompts": options.prompts_2d, "window_size": 1, "windows_in_flight": 1}
+    sizes = of_image if model == "medimageparse" else {name: getattr(options, name) for name in of_image}
+    setting = served.Setting(find_graphs(model, options), model, **sizes, runtime=options.runtime)
+    request, variant = served.make_request(model, setting.slices, setting.prompts), variant_of(setting.graphs, model)
+    here = conditions() | {"variant": variant.name, "runtime": options.runtime}
+    here |= {"precision": served.precision_of(setting), "volume": request.source, **sizes, "requests": options.requests}
     for measured, stages in measure(setting, request, options):
         title = f"{variant.name}, {setting.slices} slices, {setting.prompts} prompts, {measured['protocol']}"
         print(f"{title}: {measured['wall_ms']:.1f} ms, {measured['times_direct']:.3f} times the networks alone")

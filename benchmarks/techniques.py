@@ -4,24 +4,24 @@ TECHNIQUES at the end has one a line. The originals' schedule takes and gives th
 """
 
 import copy
-import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import original_schedule as schedule
+import original_schedule_2d as schedule_2d
 import torch
 from medimageparse.comparison import blobs
 from medimageparse.networks import build_random
 from medimageparse.served_tensors import Network, networks
 from medimageparse.variants import Variant
 from recording import IMAGE_IN_BF16, description_of, find_graphs, graph_of, median
+from runtimes import Run, named, now, onnx_run, openvino_run
 from torch import Tensor, nn
 
 PARTS = TEXT, IMAGE, MASKS = "text encoder", "image encoder", "mask decoder"
@@ -29,7 +29,6 @@ ALL = "all"
 N_TOKENS = 15  # of the longest of the 15 sentences for the real CT
 
 Tensors = dict[str, Tensor]  # by the names that they are served under
-Run = Callable[[Sequence[Tensor]], Iterable[Tensor]]  # inputs of a network -> its outputs
 Way = Mapping[str, Run]  # by part
 Ways = Mapping[str, Way]  # by the names of TECHNIQUES
 Type = torch.dtype | None
@@ -58,10 +57,9 @@ class Setup:
     def graphs(self, precision: str) -> dict[str, Path]:
         """Of the same weights."""
         folder = find_graphs(self.variant.model, self.options, precision)
-        wanted = (self.variant.name, f"random weights, seed {self.options.seed}", precision)
-        found = description_of(folder, self.variant.model)
-        if (found["variant"], found["checkpoint_sha256"], found["precision"]) != wanted:
-            raise SystemExit(f"no folder of --graphs has {' '.join(wanted)}; left out, they are exported")
+        wanted, found = f"random weights, seed {self.options.seed}", description_of(folder, self.variant.model)
+        if (found["variant"], found["checkpoint_sha256"], found["precision"]) != (self.variant.name, wanted, precision):
+            raise SystemExit(f"no folder of --graphs has {self.variant.name}, {wanted}; left out, they are exported")
         return {part: graph_of(folder, network.name) for part, network in self.networks.items()}
 
 
@@ -86,28 +84,14 @@ def make_request(setup: Setup, n_slices: int, n_prompts: int, seed: int = 0) -> 
     return {name: torch.from_numpy(array).to(setup.device) for name, array in arrays.items()}
 
 
-def run_parts(setup: Setup, way: Way, request: Tensors) -> tuple[Tensors, list[Any]]:
-    """All that the three networks make of a request, and marks of the clock before, between and after them."""
-    known, marks = dict(request), [mark(setup.device)]
-    for part, network in setup.networks.items():
-        outputs = way[part]([known[spec.name] for spec in network.inputs])
-        # the original has no lost_to, which is the last one
-        known |= zip((spec.name for spec in network.outputs), outputs, strict=False)
-        marks.append(mark(setup.device))
-    return known, marks
-
-
-def mark(device: str) -> Any:
-    if device == "cpu":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def seconds_between(marks: Sequence[Any]) -> list[float]:
-    """Of events once they have happened."""
-    return [b - a if isinstance(a, float) else a.elapsed_time(b) / 1000 for a, b in pairwise(marks)]
+def run_parts(setup: Setup, way: Way, request: Tensors) -> tuple[Tensors, dict[str, float]]:
+    """All that the three networks make of a request, and the seconds of each part and of all."""
+    known, seconds = dict(request), {}
+    for part in PARTS:
+        started = now(setup.device)
+        known |= way[part](known)
+        seconds[part] = now(setup.device) - started
+    return known, seconds | {ALL: sum(seconds.values())}
 
 
 def parity(part: str, expected: Tensors, found: Tensors) -> dict[str, object]:
@@ -137,51 +121,45 @@ def original(setup: Setup, draws: bool = True) -> Way:
     """What the original of the model computes, with our weights; in 3D it draws anew for every prompt, or as ours."""
     text, image, masks = (setup.modules[part] for part in PARTS)
     last = masks.mask_decoder.mask_features
-    if setup.variant.model == "medimageparse":
-        return {
-            TEXT: lambda inputs: schedule.text_2d(text, *inputs),
-            IMAGE: lambda inputs: schedule.image_2d(image, last, *inputs),
-            MASKS: lambda inputs: schedule.masks_2d(masks, inputs[:4], inputs[4], inputs[6]),
-        }
-    noise = None if draws else masks.noise_of(torch.zeros(1, dtype=torch.int64))
 
-    def decode(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    def decode_3d(*inputs: Tensor) -> tuple[Tensor, ...]:
+        noise = None if draws else masks.noise_of(torch.zeros(1, dtype=torch.int64))
         mask_logits, edge_logits, existence = schedule.masks_3d(masks, inputs[:4], inputs[4], noise)
         labels, scores = schedule.merge_3d(mask_logits, existence, setup.variant.image_size)
         return labels, scores, mask_logits, edge_logits
 
-    return {
-        TEXT: lambda inputs: (schedule.text_3d(text, *inputs),),
-        IMAGE: lambda inputs: schedule.image_3d(image, last, *inputs),
-        MASKS: decode,
-    }
+    def decode_2d(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return schedule_2d.masks_2d(masks, inputs[:4], inputs[4], inputs[6])
+
+    if setup.variant.model == "medimageparse_3d":
+        calls = partial(schedule.text_3d, text), partial(schedule.image_3d, image, last), decode_3d
+    else:
+        calls = partial(schedule_2d.text_2d, text), partial(schedule_2d.image_2d, image, last), decode_2d
+    return {part: named(setup.networks[part], call) for part, call in zip(PARTS, calls, strict=True)}
 
 
-def pytorch(setup: Setup, tf32: bool = False, weights: Type = None, autocast: Type = None, graphs: bool = False) -> Way:
+def pytorch(setup: Setup, weights: Type = None, autocast: Type = None, graphs: bool = False) -> Way:
     """PyTorch, eager, or compiled with CUDA `graphs`.
 
     weights: a half precision for what the fp16 export halves; the casts written in the networks do the rest
     """
-    torch.compiler.reset()
+    torch.backends.cudnn.allow_tf32 = False  # nor do products round their operands: "highest" is PyTorch's default
     context = partial(torch.autocast, setup.device, autocast) if autocast else nullcontext
 
-    def prepare(module: nn.Module) -> Run:
-        module = module if weights is None else halved(module, weights)
+    def prepare(part: str) -> Run:
+        module = setup.modules[part] if weights is None else halved(setup.modules[part], weights)
         called = torch.compile(module, mode="reduce-overhead", dynamic=False) if graphs else module
 
-        def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
-            # whether float32 products and convolutions may round their operands to TF32
-            torch.set_float32_matmul_precision("high" if tf32 else "highest")
-            torch.backends.cudnn.allow_tf32 = tf32
+        def call(*inputs: Tensor) -> tuple[Tensor, ...]:
             with torch.no_grad(), context():
                 outputs = called(*inputs)
             outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
             # the next replay of a CUDA graph writes over its outputs
             return tuple(output.clone() for output in outputs) if graphs else outputs
 
-        return run
+        return named(setup.networks[part], call)
 
-    return {part: prepare(module) for part, module in setup.modules.items()}
+    return {part: prepare(part) for part in PARTS}
 
 
 def halved(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -195,55 +173,12 @@ def halved(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     return half
 
 
-def onnx_run(graph: Path | bytes, inputs: list[str], outputs: list[str], device: str, tf32: bool = False) -> Run:
-    """Inputs and outputs lie in memory of the device; only these outputs are given, though the whole graph runs."""
-    from onnxruntime import InferenceSession, OrtValue, SessionOptions
-
-    provider, settings = ("CUDAExecutionProvider", {"use_tf32": int(tf32)}), SessionOptions()
-    if device == "cpu":
-        provider, settings.intra_op_num_threads = ("CPUExecutionProvider", {}), torch.get_num_threads()
-    session = InferenceSession(graph, settings, [provider])
-    if session.get_providers()[0] != provider[0]:
-        raise SystemExit("ONNX Runtime cannot use CUDA: onnxruntime-gpu or a library it needs is missing")
-
-    def run(tensors: Sequence[Tensor]) -> Iterable[Tensor]:
-        binding = session.io_binding()
-        for name, tensor in zip(inputs, tensors, strict=True):
-            binding.bind_ortvalue_input(name, OrtValue.from_dlpack(tensor.contiguous()))
-        for name in outputs:
-            binding.bind_output(name, device)
-        session.run_with_iobinding(binding)  # returns when the results are there
-        return map(torch.from_dlpack, binding.get_outputs())
-
-    return run
-
-
-def onnx_runtime(setup: Setup, *, precision: str = "fp32", tf32: bool = False) -> Way:
-    files = setup.graphs(precision)
-    return {part: onnx_run(files[part], *names_of(setup.networks[part]), setup.device, tf32) for part in PARTS}
-
-
-def names_of(network: Network) -> tuple[list[str], list[str]]:
-    return [spec.name for spec in network.inputs], [spec.name for spec in network.outputs]
-
-
-def openvino_run(graph: Path, outputs: Sequence[str]) -> Run:
-    """In bf16, as RUNTIME=cpu-bf16 serves the image encoders."""
-    import openvino
-
-    settings = {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
-    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
-
-    def run(inputs: Sequence[Tensor]) -> Iterable[Tensor]:
-        results = request.infer([tensor.numpy() for tensor in inputs])
-        return [torch.from_numpy(results[name]) for name in outputs]
-
-    return run
+def onnx_runtime(setup: Setup, precision: str = "fp32") -> Way:
+    return {part: onnx_run(file, setup.device) for part, file in setup.graphs(precision).items()}
 
 
 def openvino_bf16(setup: Setup) -> Way:
-    encoder = openvino_run(setup.graphs("fp32")[IMAGE], names_of(setup.networks[IMAGE])[1])
-    return onnx_runtime(setup) | {IMAGE: encoder}
+    return onnx_runtime(setup) | {IMAGE: openvino_run(setup.graphs("fp32")[IMAGE], setup.networks[IMAGE])}
 
 
 Technique = tuple[str, str, str, Callable[[Setup], Way]]  # way as in the results, runtime, precision, what prepares it
@@ -251,41 +186,30 @@ TORCH, ONNX = "PyTorch", "ONNX Runtime"
 TECHNIQUES: dict[str, Technique] = {
     "original": ("original", TORCH, "fp32", original),
     "eager-fp32": ("ours, PyTorch", TORCH, "fp32", pytorch),
-    "eager-tf32": ("ours, PyTorch, TF32", TORCH, "tf32", partial(pytorch, tf32=True)),
     "autocast-bf16": ("ours, PyTorch, autocast", TORCH, "bf16", partial(pytorch, autocast=torch.bfloat16)),
     "typed-fp16": ("ours, PyTorch, fp16 weights", TORCH, "fp16", partial(pytorch, weights=torch.float16)),
     "compile-bf16": ("ours, torch.compile", TORCH, "bf16", partial(pytorch, weights=torch.bfloat16, graphs=True)),
     "onnxruntime-fp32": ("ours, ONNX Runtime", ONNX, "fp32", onnx_runtime),
-    "onnxruntime-tf32": ("ours, ONNX Runtime, TF32", ONNX, "tf32", partial(onnx_runtime, tf32=True)),
     "onnxruntime-fp16": ("ours, ONNX Runtime, fp16", ONNX, "fp16", partial(onnx_runtime, precision="fp16")),
     "openvino-bf16": ("ours, image encoder in bf16", f"OpenVINO, {ONNX}", IMAGE_IN_BF16, openvino_bf16),
 }
 
 
 @torch.no_grad()
-def measure(setup: Setup, ways: Ways, n_slices: int, prompts: list[int], rounds: int, n_sets: int) -> Measured:
-    """Of a way, prompts and part: seconds of every round, and the worst parity with the original on our noise.
+def measure(setup: Setup, ways: Ways, n_slices: int, prompts: list[int], rounds: int) -> Measured:
+    """Of a way, prompts and part: seconds of every round, and the parity with the original on our noise.
 
-    Each round runs every way with every number of prompts and the next of `n_sets` requests, so that a change of the
-    machine's speed meets all.
+    Each round runs every way with every number of prompts, so that a change of the machine's speed meets all.
     """
-    requests = {n: [make_request(setup, n_slices, n, seed) for seed in range(n_sets)] for n in prompts}
-    noisy, marks, found = original(setup, draws=False), [], {}
-    for n_prompts, sets in requests.items():
-        expected = [run_parts(setup, noisy, request)[0] for request in sets]
+    noisy, found = original(setup, draws=False), {}
+    requests = {n_prompts: make_request(setup, n_slices, n_prompts) for n_prompts in prompts}
+    for n_prompts, request in requests.items():
+        expected, _ = run_parts(setup, noisy, request)
         for name, way in ways.items():
-            pairs = [(e, run_parts(setup, way, request)[0]) for e, request in zip(expected, sets, strict=True)]
-            for part in (*PARTS, ALL):
-                compared = [parity(part, *pair) for pair in pairs]
-                worst = {key: min(one[key] for one in compared) for key in ("label_agreement", "mask_iou")}
-                found[name, n_prompts, part] = [], worst | {"relative_l2": max(one["relative_l2"] for one in compared)}
-    for n_round, (n_prompts, sets), (name, way) in product(range(rounds), requests.items(), ways.items()):
-        marks.append((name, n_prompts, run_parts(setup, way, sets[n_round % n_sets])[1]))
-    if setup.device == "cuda":
-        torch.cuda.synchronize()
-    for name, n_prompts, of_run in marks:
-        spent = dict(zip(PARTS, seconds_between(of_run), strict=True))
-        for part, seconds in (spent | {ALL: sum(spent.values())}).items():
+            results, _ = run_parts(setup, way, request)
+            found |= {(name, n_prompts, part): ([], parity(part, expected, results)) for part in (*PARTS, ALL)}
+    for _, (n_prompts, request), (name, way) in product(range(rounds), requests.items(), ways.items()):
+        for part, seconds in run_parts(setup, way, request)[1].items():
             found[name, n_prompts, part][0].append(seconds)
     return found
 

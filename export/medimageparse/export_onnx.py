@@ -29,33 +29,38 @@ from medimageparse.comparison import (
     summary,
 )
 from medimageparse.decisions import decisions_of, imposing, telling
-from medimageparse.layers import Attention
+from medimageparse.focalnet import FocalBlock
+from medimageparse.layers import Attention, Float32LayerNorm
 from medimageparse.manifest import write_json
 from medimageparse.networks_3d import NOISE_SEED, PromptedMasks
 from medimageparse.served_tensors import Dimension, Network, TensorSpec, networks
 from medimageparse.variants import MAX_GROUPS, MAX_PROMPTS, Variant
 from medimageparse.watched_graph import content, decision_names, decisions_in, watched, widened
 
-OPSET = 20  # the first with Gelu; TensorRT 10 and 11 parse it
+# 20 is the first with Gelu, 21 the first whose GroupNormalization has a weight per channel. On a CPU ONNX Runtime has
+# no kernel for it and takes twice the time, so what a CPU serves stays. TensorRT 10 and 11 parse both.
+OPSETS = {"fp32": 20, "fp16": 21}
 # over 1, or the exporter fixes them
 TRACED_SIZES = {"slices": 2, "slices_and_halo": 4, "digits": 2}
 TRACED_SIZES |= {"prompts": 6, "tokens": 5, "groups": 2, "prompts_per_group": 3}
-NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 logger = logging.getLogger(__name__)
 
 
 def to_float16(module: nn.Module) -> nn.Module:
-    """All weights of a network in float16, in place; norms and buffers (pixel statistics, noise, matrices) stay.
+    """All weights of a network in float16, in place; the text encoder's norms and buffers (noise, matrices) stay.
 
     What its graph holds in float16 besides, positions and the scale of attention, is rounded and keeps its type: so the
     module in float32 again computes what the graph computes, but for rounding on the way.
 
-    With the casts written in the networks this makes a strongly typed graph: softmax, norms, sigmoids and Boltzmann
-    probabilities stay in float32, and so do the graph's inputs and outputs.
+    With the casts written in the networks this makes a strongly typed graph: sigmoids and Boltzmann probabilities stay
+    in float32, norms and attention's softmax compute in it inside, and the graph's inputs and outputs are in it.
     """
     for part in module.modules():
-        if not isinstance(part, NORMS):
+        if isinstance(part, FocalBlock):
+            part.fold_scales()
+    for part in module.modules():
+        if not isinstance(part, Float32LayerNorm):
             for parameter in part.parameters(recurse=False):
                 parameter.data = parameter.data.half()
         if isinstance(part, Attention):
@@ -78,6 +83,7 @@ def graph_of(module: nn.Module, network: Network, noise: Sequence[TensorSpec] = 
         arguments.append([_zeros(spec) for spec in noise])
         dynamic.append([_dynamic_dimensions(spec) for spec in noise])
     outputs = [spec.name for spec in network.outputs]
+    in_float16 = any(parameter.dtype == torch.float16 for parameter in module.parameters())
     with telling(module), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torch and onnxscript report on their own insides
         n_decisions = (number_of_outputs(module, arguments) - len(outputs)) // 2 if decisions_of(module) else 0
@@ -85,7 +91,7 @@ def graph_of(module: nn.Module, network: Network, noise: Sequence[TensorSpec] = 
             module,
             tuple(arguments),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=OPSETS["fp16" if in_float16 else "fp32"],
             input_names=[spec.name for spec in (*network.inputs, *noise)],
             output_names=[*outputs, *decision_names(n_decisions)],
             dynamic_shapes=tuple(dynamic),
@@ -222,12 +228,14 @@ def export_networks(
         folder.mkdir(parents=True, exist_ok=True)
         graph = folder / "model.onnx.partial"
         module = modules[name]
-        onnx_ir.save(graph_of(to_float16(copy.deepcopy(module)) if precision == "fp16" else module, network), graph)
+        model = graph_of(to_float16(copy.deepcopy(module)) if precision == "fp16" else module, network)
+        onnx_ir.save(model, graph)
         reports = compare(module, network, graph, [example[name] for example in examples], precision)
         said = summary(reports["differences"])
         logger.info("%s exported in %s; against PyTorch in fp32: %s", name, precision, said)
         graphs[name] = sha256(graph)
-        manifest = {"network": name, "graph_sha256": graphs[name], "opset": OPSET, **shared, **reports}
+        opset = model.opset_imports[""]
+        manifest = {"network": name, "graph_sha256": graphs[name], "opset": opset, **shared, **reports}
         partial += [graph, write_json(folder / "manifest.json.partial", manifest)]
     served = repository / variant.model / "1" / "networks.json"
     served.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medimageparse.layers import LayerNorm
+from medimageparse.layers import LayerNorm, add_up, apply_linear
 
 N_FOCAL_LEVELS = 4
 FIRST_FOCAL_WINDOW = 3
@@ -32,17 +32,18 @@ class FocalModulation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        query, context, gates = (F.linear(x, *part) for part in self.f_parts())
+        query, context, gates = (apply_linear(x, *part) for part in self.f_parts())
         context = context.permute(0, 3, 1, 2)  # [B, C, H, W]
         gates = gates.permute(0, 3, 1, 2) / (N_FOCAL_LEVELS + 1)  # [B, levels + 1, H, W]; the contexts are averaged
-        modulator: Tensor | float = 0
+        gated = []
         for level, layer in enumerate(self.focal_layers):
             context = layer(context)
-            modulator = modulator + context * gates[:, level : level + 1]
+            gated.append(context * gates[:, level : level + 1])
         everywhere = F.gelu(context.mean((2, 3), keepdim=True))
-        modulator = modulator + everywhere * gates[:, N_FOCAL_LEVELS:]
-        modulator = F.linear(modulator.permute(0, 2, 3, 1), self.h.weight.flatten(1), self.h.bias)
-        return self.proj(query * modulator)
+        gated.append(everywhere * gates[:, N_FOCAL_LEVELS:])
+        modulator = add_up(gated).permute(0, 2, 3, 1)
+        modulator = apply_linear(modulator, self.h.weight.flatten(1), self.h.bias)
+        return apply_linear(query * modulator, self.proj.weight, self.proj.bias)
 
     def f_parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Weight and bias of `f` for query, context and gates: applied one by one, its result need not be cut up."""
@@ -57,7 +58,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = F.gelu(apply_linear(x, self.fc1.weight, self.fc1.bias))
+        return apply_linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
 class FocalBlock(nn.Module):
@@ -76,6 +78,14 @@ class FocalBlock(nn.Module):
         x = x + self.norm1.scaled(self.modulation(x), self.gamma_1)
         return x + self.norm2.scaled(self.mlp(x), self.gamma_2)
 
+    @torch.no_grad()
+    def fold_scales(self) -> None:
+        """Gammas into the weights of the norms, in place: in float16 a product is then rounded once."""
+        for norm, gamma in ((self.norm1, self.gamma_1), (self.norm2, self.gamma_2)):
+            norm.weight *= gamma
+            norm.bias *= gamma
+            gamma.fill_(1)
+
 
 class PatchEmbed(nn.Module):
     """Strided convolution, padded right and bottom to a multiple of it, and norm: [B, C, H, W] -> [B, h, w, C']."""
@@ -87,7 +97,9 @@ class PatchEmbed(nn.Module):
         self.norm = LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.pad(x, (0, -x.shape[3] % self.stride, 0, -x.shape[2] % self.stride))
+        bottom, right = (-side % self.stride for side in x.shape[2:])
+        if bottom or right:
+            x = F.pad(x, (0, right, 0, bottom))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 

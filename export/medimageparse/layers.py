@@ -1,36 +1,60 @@
-"""Layers that several networks share. Normalisation and softmax compute in float32 whatever the weights' precision."""
+"""Layers that several networks share.
+
+Norms and the softmax of attention take and give the weights' precision and compute in float32 inside, as runtimes do:
+casts around them would move three times the bytes. `make export` and `make engines` compare what comes out.
+"""
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def apply_linear(rows: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[..., C] -> [..., C'] with the bias in the product's own node, which takes matrices only."""
+    return F.linear(rows.flatten(0, -2), weight, bias).unflatten(0, rows.shape[:-1])
+
+
+def add_up(terms: Sequence[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, one node in a graph."""
+    if torch.onnx.is_in_onnx_export():
+        return torch.onnx.ops.symbolic("Sum", terms, dtype=terms[0].dtype, shape=terms[0].shape)
+    first, *others = terms
+    return sum(others, start=first)
+
+
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation over the last axis, computed in float32 and returned in the input's dtype."""
+    """Layer normalisation over the last axis, in the input's dtype; statistics are in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
+        """scale * norm(x), with the scale of every feature in the norm's own weights: one pass over x less."""
+        return F.layer_norm(x, self.normalized_shape, self.weight * scale, self.bias * scale, self.eps)
+
+
+class Float32LayerNorm(nn.LayerNorm):
+    """Layer normalisation over the last axis with float32 on all sides, returned in the input's dtype."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x.float(), self.normalized_shape, self.weight, self.bias, self.eps).to(x.dtype)
 
-    def scaled(self, x: Tensor, scale: Tensor) -> Tensor:
-        """scale * norm(x), with the scale of every feature in the norm's own weights: one pass over x less."""
-        weight, bias = self.weight * scale.float(), self.bias * scale.float()
-        return F.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
-
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation of [B, C, H, W], computed in float32 and returned in the input's dtype."""
+    """Group normalisation of [B, C, H, W], in the input's dtype; statistics are in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class Attention(nn.Module):
     """Multi-head attention with the packed input projection of the published weights.
 
-    The projection is applied in parts, so that keys and values which do not depend on the prompt are computed once:
-    `project` gives queries, keys and values, `attend` combines them.
+    query [B, L, C], key and value [B, N, C] -> [B, L, C]; blocked, bool, broadcasts to [B, heads, L, N].
     """
 
     def __init__(self, width: int, n_heads: int):
@@ -42,25 +66,44 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
         nn.init.xavier_uniform_(self.in_proj_weight)
 
-    def project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, L, C] each -> [B, heads, L, C / heads] each."""
-        weights = self.in_proj_weight.chunk(3)
-        biases = self.in_proj_bias.chunk(3)
-        projected = [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
-        q, k, v = (x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for x in projected)
-        return q, k, v
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:
+        inputs, weights, biases = (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        projected = (apply_linear(*each) for each in zip(inputs, weights, biases, strict=True))
+        q, k, v = (rows.unflatten(-1, (self.n_heads, -1)) for rows in projected)  # [B, L or N, heads, C / heads]
+        attended = self.attend(q.transpose(1, 2), k.permute(0, 2, 3, 1), v.transpose(1, 2), blocked)
+        return apply_linear(attended, self.out_proj.weight, self.out_proj.bias)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None = None) -> Tensor:
-        """Queries [B, heads, L, C / heads] over keys, values -> [B, L, C]; blocked broadcasts to [B, heads, L, N]."""
-        scores = (q * self.scale) @ k.transpose(-1, -2)
-        scores = scores.float()
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, blocked: Tensor | None) -> Tensor:
+        """q [B, heads, L, C / heads], k [B, heads, C / heads, N], v [B, heads, N, C / heads] -> [B, L, C]."""
+        scores = (q * self.scale) @ k
         if blocked is not None:
             scores = scores.masked_fill(blocked, -math.inf)
-        attended = scores.softmax(-1).to(v.dtype) @ v
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        attended = scores.softmax(-1) @ v
+        return attended.transpose(1, 2).flatten(2)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, blocked: Tensor | None = None) -> Tensor:
-        return self.attend(*self.project(query, key, value), blocked)
+
+class FeatureMap(NamedTuple):
+    """Features [B, C, N] as convolutions leave them, their positions [C, N], and what all positions share, [C]."""
+
+    features: Tensor
+    positions: Tensor
+    shared: Tensor
+
+
+class MapAttention(Attention):
+    """Attention of few queries [B, L, C] to all features of a map, and to their positions in the keys -> [B, L, C].
+
+    What all positions share is never added to the map. In keys, this and the bias add the same to all scores of a
+    query, which softmax does not see. In values it passes unchanged, since the weights of a query sum to one.
+    """
+
+    def forward(self, query: Tensor, at: FeatureMap, blocked: Tensor) -> Tensor:  # type: ignore[override]
+        (for_q, for_k, for_v), (bias_q, _, bias_v) = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
+        q = apply_linear(query, for_q, bias_q).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+        k, v = for_k @ (at.features + at.positions), for_v @ at.features  # [B, C, N]
+        k, v = (x.unflatten(1, (self.n_heads, -1)) for x in (k, v))
+        attended = self.attend(q, k, v.transpose(2, 3), blocked) + F.linear(at.shared, for_v, bias_v)
+        return apply_linear(attended, self.out_proj.weight, self.out_proj.bias)
 
 
 class FeedForward(nn.Module):
@@ -73,7 +116,8 @@ class FeedForward(nn.Module):
         self.norm = LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x + self.linear2(F.relu(self.linear1(x))))
+        hidden = F.relu(apply_linear(x, self.linear1.weight, self.linear1.bias))
+        return self.norm(x + apply_linear(hidden, self.linear2.weight, self.linear2.bias))
 
 
 def sine_positions(height: int, width: int, channels: int) -> Tensor:

@@ -15,7 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medimageparse.decisions import Decision
-from medimageparse.layers import Attention, FeedForward, LayerNorm, sine_positions
+from medimageparse.layers import (
+    Attention,
+    FeatureMap,
+    FeedForward,
+    LayerNorm,
+    MapAttention,
+    apply_linear,
+    sine_positions,
+)
 from medimageparse.mask_features import MaskFeatures
 
 N_LEVELS = 3
@@ -40,17 +48,14 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, n_heads: int):
         super().__init__()
-        self.attention = Attention(width, n_heads)
+        self.attention = MapAttention(width, n_heads)
         self.norm = LayerNorm(width)
 
-    def forward(
-        self, queries: Tensor, query_embeddings: Tensor, memory: Tensor, positions: Tensor, blocked: Tensor
-    ) -> Tensor:
-        """queries [B, Q, C], memory [S, N, C], blocked [S, heads, P, Q, N] -> [B, Q, C]."""
-        n_slices = memory.shape[0]
-        per_slice = (queries + query_embeddings).reshape(n_slices, -1, queries.shape[-1])  # [S, P * Q, C]
-        q, k, v = self.attention.project(per_slice, memory + positions, memory)
-        attended = self.attention.attend(q, k, v, blocked.flatten(2, 3))
+    def forward(self, queries: Tensor, query_embeddings: Tensor, memory: FeatureMap, blocked: Tensor) -> Tensor:
+        """queries [B, Q, C], a memory of S slices, blocked [S, heads, P, Q, N] -> [B, Q, C]."""
+        n_slices, width, _ = memory.features.shape
+        per_slice = (queries + query_embeddings).reshape(n_slices, -1, width)  # [S, P * Q, C]
+        attended = self.attention(per_slice, memory, blocked.flatten(2, 3))
         return self.norm(queries + attended.reshape(queries.shape))
 
 
@@ -81,16 +86,24 @@ class DecoderLayer(nn.Module):
         text: Tensor,
         existence: Tensor,
         embeddings: Tensor,
-        memory: Tensor,
-        positions: Tensor,
+        memory: FeatureMap,
         blocked: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """queries [B, Q, C], text [B, T, C], existence [B, 1, C], embeddings [B, Q + T, C] -> first three, updated."""
         n_queries = queries.shape[1]
-        queries = self.cross_attention(queries, embeddings[:, :n_queries], memory, positions, blocked)
+        queries = self.cross_attention(queries, embeddings[:, :n_queries], memory, blocked)
         tokens = self.self_attention(torch.cat([queries, text], dim=1), embeddings)
         existence = self.classifier_ffn(self.classifier_attention(existence, tokens, embeddings))
         return self.ffn(tokens[:, :n_queries]), tokens[:, n_queries:], existence
+
+
+def memory_maps(decoder: nn.Module, memories: Sequence[Tensor]) -> list[FeatureMap]:
+    """Memories [S, C, grid, grid] of all levels of a decoder, as its cross-attention takes them."""
+    maps = []
+    for level, (memory, shared) in enumerate(zip(memories, decoder.level_embed.weight, strict=True)):
+        positions = getattr(decoder, f"positions_{level}").to(memory.dtype)
+        maps.append(FeatureMap(memory.flatten(2), positions.T, shared))
+    return maps
 
 
 class MaskEmbed(nn.Module):
@@ -101,7 +114,8 @@ class MaskEmbed(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
+        first, second, last = ((layer.weight, layer.bias) for layer in self.layers)
+        return apply_linear(F.relu(apply_linear(F.relu(apply_linear(x, *first)), *second)), *last)
 
 
 class BoltzmannSampling(Decision):
@@ -171,8 +185,7 @@ class MaskDecoder(nn.Module):
         """Mask embeddings [B, Q, C], one per prediction round (layers + 1), and existence logits [S, P]."""
         n_slices, n_prompts = finest.shape[0], text.shape[0]
         reduced = self.mask_features.at_grids(finest, self.grids)  # [S, C, N]
-        sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
-        positions = [getattr(self, f"positions_{level}").to(text.dtype) for level in range(N_LEVELS)]
+        maps = memory_maps(self, memories)
 
         def repeat(rows: Tensor) -> Tensor:  # [P or 1, L, C] -> [B, L, C], prompts fastest
             rows = rows.expand(n_prompts, -1, -1)
@@ -195,16 +208,17 @@ class MaskDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             level = self.level_of(i)
             queries, text, existence = layer(
-                queries, text, existence, embeddings, sources[level], positions[level], blocked_for(i, rounds[-1])
+                queries, text, existence, embeddings, maps[level], blocked_for(i, rounds[-1])
             )
             rounds.append(self.mask_embed(self.decoder_norm(queries)))
         return rounds, self.classifier(existence).reshape(n_slices, n_prompts)
 
     def mask_and_edge_logits(self, finest: Tensor, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings [B, Q, C] -> mean mask and mean edge logits, [S, P, H, W] each; averaging first is exact."""
-        masks, edges = embeddings.split([self.n_mask_queries, embeddings.shape[1] - self.n_mask_queries], dim=1)
-        masks, edges = (e.mean(1).unflatten(0, (finest.shape[0], -1)) for e in (masks, edges))  # [S, P, C]
-        return self.mask_features.logits(masks, finest), self.mask_features.logits(edges, finest)
+        both = embeddings.split([self.n_mask_queries, embeddings.shape[1] - self.n_mask_queries], dim=1)
+        means = torch.cat([e.mean(1).unflatten(0, (finest.shape[0], -1)) for e in both], dim=1)  # [S, 2 * P, C]
+        logits, n_prompts = self.mask_features.logits(means, finest), embeddings.shape[0] // finest.shape[0]
+        return logits[:, :n_prompts], logits[:, n_prompts:]
 
     def forward(
         self, finest: Tensor, memories: Sequence[Tensor], text_features: Tensor, noise: Sequence[Tensor]

@@ -88,7 +88,8 @@ class PromptedMasks(nn.Module):
 
     def noise_of(self, noise_fields: Tensor) -> list[Tensor]:
         """noise_fields int64 [P] of 0..MAX_DRAWS - 1 -> noise [heads, P, Q, N] per layer."""
-        return [getattr(self, f"noise_{layer}")[:, noise_fields] for layer in range(len(self.mask_decoder.layers))]
+        of_layers = (getattr(self, f"noise_{layer}") for layer in range(len(self.mask_decoder.layers)))
+        return [fields.index_select(1, noise_fields) for fields in of_layers]
 
     def forward(
         self,

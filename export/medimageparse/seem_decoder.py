@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from medimageparse.decisions import Decision
 from medimageparse.layers import FeedForward, LayerNorm, sine_positions
-from medimageparse.mask_decoder import N_LEVELS, CrossAttention, MaskEmbed, SelfAttention
+from medimageparse.mask_decoder import N_LEVELS, CrossAttention, MaskEmbed, SelfAttention, memory_maps
 from medimageparse.mask_features import MaskFeatures
 
 NORM_EPS = 1e-7
@@ -86,7 +86,7 @@ class SeemDecoder(nn.Module):
         Returns the queries before each layer and after the last: [I, Q, C] before the first, then [G, Q, C].
         """
         reduced = self.mask_features.at_grids(finest, self.grids)  # [I, C, N]
-        sources = [m.flatten(2).transpose(1, 2) + e for m, e in zip(memories, self.level_embed.weight, strict=True)]
+        maps = memory_maps(self, memories)
         n_groups, n_queries = tokens.shape[0], self.query_features.num_embeddings
         at_queries = self.query_embeddings.weight[None]
         embeddings = torch.cat([at_queries.expand(n_groups, -1, -1), tokens], dim=1)
@@ -95,10 +95,9 @@ class SeemDecoder(nn.Module):
         states = [self.query_features.weight[None].expand(finest.shape[0], -1, -1)]
         for i, layer in enumerate(self.layers):
             level = i % N_LEVELS
-            positions = getattr(self, f"positions_{level}").to(tokens.dtype)
             _, outside = self.attention_mask((self.mask_embeddings(states[-1]) @ reduced[level],))
             blocked = outside.unflatten(0, (reduced[level].shape[0], -1)).unsqueeze(1)  # [I, 1, G / I, Q, tokens]
-            queries = layer.cross_attention(states[-1], at_queries, sources[level], positions, blocked)
+            queries = layer.cross_attention(states[-1], at_queries, maps[level], blocked)
             sequence = torch.cat([queries.expand(n_groups, -1, -1), tokens], dim=1)
             sequence = layer.ffn(layer.self_attention(sequence, embeddings, padding))
             tokens = sequence[:, n_queries:]

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medimageparse.layers import Attention, LayerNorm
+from medimageparse.layers import Attention, Float32LayerNorm
 
 LAYER_NORM_EPS = 1e-12  # far below what float16 can hold: these norms stay in float32
 
@@ -27,9 +27,9 @@ class TextBlock(nn.Module):
     def __init__(self, width: int, n_heads: int):
         super().__init__()
         self.attn = Attention(width, n_heads)
-        self.ln_1 = LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.ln_1 = Float32LayerNorm(width, eps=LAYER_NORM_EPS)
         self.mlp = TextMlp(width)
-        self.ln_2 = LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.ln_2 = Float32LayerNorm(width, eps=LAYER_NORM_EPS)
 
     def forward(self, x: Tensor, later: Tensor) -> Tensor:
         normed = self.ln_1(x)
@@ -47,7 +47,7 @@ class TextEncoder(nn.Module):
         self.token_embedding = nn.Embedding(vocabulary_size, width)
         self.positional_embedding = nn.Parameter(torch.empty(context_length, width))
         self.resblocks = nn.ModuleList(TextBlock(width, n_heads) for _ in range(n_layers))
-        self.ln_final = LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.ln_final = Float32LayerNorm(width, eps=LAYER_NORM_EPS)
         self.lang_proj = nn.Parameter(torch.empty(width, out_width))
         later = torch.ones(context_length, context_length, dtype=torch.bool).triu(1)
         self.register_buffer("later", later, persistent=False)

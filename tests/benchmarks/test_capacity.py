@@ -86,7 +86,7 @@ def test_the_least_loaded_of_two_machines_is_worse_than_one_queue_and_better_tha
 def test_a_volume_alone_takes_the_sum_of_its_stages(gpus, windows):
     one = replace(SERVED, windows_in_flight=windows, gpus=gpus)
 
-    run = Simulation(one).run(1e-5, [37] * 50)
+    run = Simulation(one).run(1e-4, [37] * 50)  # each long after the one before
 
     assert run.latencies == pytest.approx([0.05 + 37 * (0.01 + 0.03)] * 50)
 

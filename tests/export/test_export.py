@@ -130,27 +130,44 @@ def test_prompts_of_a_group_see_each_other_in_any_order(run_graph, request_of_fo
     assert np.abs(apart["mask_logits"] - expected["mask_logits"]).max() > 0.1
 
 
-IN_FLOAT32 = {"Softmax", "Sigmoid", "LayerNormalization"}
+NORMS = {"LayerNormalization", "GroupNormalization"}
 
 
 @pytest.mark.parametrize(
-    ("variant", "in_float32"), [(TINY, IN_FLOAT32 | {"Pow"}), (TINY_2D, IN_FLOAT32 | {"ReduceL2", "Less", "ArgMax"})]
+    ("variant", "in_float32", "n_draws"),
+    [(TINY, {"Sigmoid", "Pow"}, TINY.n_decoder_layers), (TINY_2D, {"Sigmoid", "ReduceL2", "Less", "ArgMax"}, 0)],
 )
-def test_float16_keeps_its_islands(exported, variant, in_float32):
-    name = list(networks(variant))[-1]
-    graph = onnx_ir.load(exported(variant, "fp16") / name / "1" / "model.onnx").graph
+def test_float16_keeps_its_islands(exported, variant, in_float32, n_draws):
+    text, _, masks = (
+        onnx_ir.load(exported(variant, "fp16") / name / "1" / "model.onnx").graph for name in networks(variant)
+    )
     of_dtype = {
-        dtype: {node.op_type for node in graph if node.inputs[0].dtype == dtype}
+        dtype: [node.op_type for node in masks if node.inputs[0].dtype == dtype]
         for dtype in (onnx_ir.DataType.FLOAT, onnx_ir.DataType.FLOAT16)
     }
-    assert of_dtype[onnx_ir.DataType.FLOAT] >= in_float32
-    assert not of_dtype[onnx_ir.DataType.FLOAT16] & in_float32
-    assert graph.initializers["mask_decoder.layers.0.ffn.linear1.bias"].dtype == onnx_ir.DataType.FLOAT16
+    assert of_dtype[onnx_ir.DataType.FLOAT].count("Softmax") == n_draws  # attention's is in float16
+    assert in_float32 <= {*of_dtype[onnx_ir.DataType.FLOAT]}
+    assert not in_float32 & {*of_dtype[onnx_ir.DataType.FLOAT16]}
+    assert masks.initializers["mask_decoder.layers.0.ffn.linear1.bias"].dtype == onnx_ir.DataType.FLOAT16
+    assert {node.inputs[0].dtype for node in text if node.op_type in NORMS} == {onnx_ir.DataType.FLOAT}  # their epsilon
+
+
+@pytest.mark.parametrize("variant", [TINY, TINY_2D], ids=lambda variant: variant.name)
+def test_norms_of_float16_compute_in_float32_inside(exported, variant):
+    _, *names = networks(variant)
+    for name in names:
+        graph = onnx_ir.load(exported(variant, "fp16") / name / "1" / "model.onnx").graph
+        norms = [node for node in graph if node.op_type in NORMS]
+        assert norms
+        for node in norms:
+            assert {value.dtype for value in (*node.inputs, *node.outputs)} == {onnx_ir.DataType.FLOAT16}
+            inside = node.attributes.get("stash_type")
+            assert inside is None or inside.as_int() == onnx_ir.DataType.FLOAT  # which is the default
 
 
 def test_noise_stays_in_float32(exported):
     graph = onnx_ir.load(exported(TINY, "fp16") / "mask_decoder_3d" / "1" / "model.onnx").graph
-    shape = (MAX_DRAWS, TINY.n_heads, TINY.n_queries)
+    shape = (TINY.n_heads, MAX_DRAWS, TINY.n_queries)
     fields = [value for value in graph.initializers.values() if tuple(value.shape)[:3] == shape]
     assert len(fields) == TINY.n_decoder_layers
     assert {value.dtype for value in fields} == {onnx_ir.DataType.FLOAT}

@@ -10,7 +10,7 @@ from medimageparse.checkpoint import load_networks
 from medimageparse.merging import Merging
 from medimageparse.served_tensors import TensorSpec, grids, mask_side, networks
 from medimageparse.variants import Variant
-from medimageparse_serving.volume.nifti_volume import choose_slice_axis
+from medimageparse_contract.slice_axis import choose_slice_axis
 from medimageparse_serving.volume.sliding_window import by_digits, from_square, iterate_windows, margins
 from torch import Tensor, nn
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from medimageparse.merging import Merging, non_maximum_suppression
 from medimageparse.served_tensors import Dimension, Network, TensorSpec
+from medimageparse_contract.slice_axis import choose_slice_axis
 from medimageparse_serving.volume.instances import find_instances
-from medimageparse_serving.volume.nifti_volume import choose_slice_axis
 from medimageparse_serving.volume.sliding_window import from_square, to_square
 from torch import Tensor, nn
 
