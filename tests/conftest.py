@@ -1,6 +1,7 @@
 """What tests of several rooms share."""
 
 import fcntl
+import gc
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,11 @@ def pytest_collection_modifyitems(items):
     """Long files first: workers that take a file at a time then end together."""
     servers = Path(__file__).parent / "server"
     items.sort(key=lambda item: "slow" not in item.keywords and servers not in item.path.parents)
+
+
+def pytest_collection_finish():
+    """Some 9,000 tests live to the end: without this, Python looks through all of them again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import ast
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 
 import pytest
@@ -31,9 +32,15 @@ PACKAGES = [folder for folder in MAY_IMPORT if "/" in folder]
 LOADERS = {"spec_from_file_location", "run_path", "exec"}  # code that lies in no package
 
 
+@cache
+def nodes_of(file):
+    """All of a source file's syntax tree; read once for all tests."""
+    return list(ast.walk(ast.parse(file.read_text())))
+
+
 def modules_of(file, package=""):
     """The full names of all that a source file imports, relative ones as in that package."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes_of(file):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -81,18 +88,14 @@ def test_nothing_loads_the_code_of_a_model(folder):
     """tritonserver does; what others need of it lies in the serving package."""
     for file in (ROOT / folder).rglob("*.py"):
         assert "model_repository" not in imports_of(file), file
-        called = {
-            ast.unparse(node.func).rpartition(".")[2]
-            for node in ast.walk(ast.parse(file.read_text()))
-            if isinstance(node, ast.Call)
-        }
+        called = {ast.unparse(node.func).rpartition(".")[2] for node in nodes_of(file) if isinstance(node, ast.Call)}
         assert not called & LOADERS, file
 
 
 @pytest.mark.parametrize("folder", [*EVERYWHERE, "tests"])
 def test_nothing_edits_the_path_of_imports(folder):
     for file in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in nodes_of(file):
             targets = getattr(node, "targets", [getattr(node, "target", None), getattr(node, "func", None)])
             edited = [ast.unparse(target) for target in targets if target is not None]
             assert not [words for words in edited if words.startswith("sys.path")], file

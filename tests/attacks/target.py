@@ -119,13 +119,13 @@ def command_line(pid: int) -> str:
 
 
 def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
 
 
 def memory_of(pid: int, name: str) -> int:
     """VmRSS or VmHWM of a process in bytes; 0 for one that ended."""
     try:
-        [line] = re.findall(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+        [line] = re.findall(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(errors="replace"))
     except (OSError, ValueError):
         return 0
     return int(line) * KB

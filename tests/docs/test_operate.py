@@ -9,8 +9,9 @@ import pytest
 from helpers import fake_triton
 from helpers.pages import quoted, section, table
 from helpers.places import ROOT
-from medimageparse_client import connection
+from medimageparse_client import servers
 from medimageparse_serving.launch import service_metrics, supervise
+from medimageparse_serving.launch.serve import parse_arguments
 from medimageparse_serving.launch.supervise import Supervisor
 from medimageparse_serving.launch.triton_flags import KEEPALIVE_FLAGS
 
@@ -70,7 +71,7 @@ def test_the_pings_are_those_of_client_and_server():
     seconds = dict(re.findall(r"--grpc-(keepalive-time|keepalive-timeout)=(\d+)000", " ".join(KEEPALIVE_FLAGS)))
     assert f"{seconds['keepalive-time']} s" in told["the server"][0]
     assert f"{seconds['keepalive-timeout']} s" in told["the server"][1]
-    options = dict(connection.channel_options("host:1"))
+    options = dict(servers.channel_options("host:1"))
     assert f"{options['grpc.keepalive_time_ms'] // 1000} s" in told["our client"][0]
     assert f"{options['grpc.keepalive_timeout_ms'] // 1000} s" in told["our client"][1]
 
@@ -104,3 +105,8 @@ def test_the_metrics_are_those_of_the_service(head, families):
 def test_the_outcomes_are_those_that_are_counted():
     [told] = re.findall(r"`outcome` is (.*?)\. ", " ".join(section(PAGE, "Metrics").split()))
     assert tuple(quoted(told)) == counts.OUTCOMES
+
+
+def test_the_rate_of_traces_is_that_of_the_launcher():
+    [told] = re.findall(r"`--trace-rate N` takes each N-th request \((\d+)\)", section(PAGE, "Traces"))
+    assert int(told) == parse_arguments(["--runtime", "cpu"])["trace_rate"]

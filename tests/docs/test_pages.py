@@ -17,7 +17,7 @@ VARIABLES = set(re.findall(r"\$\(([A-Z_]+)\)", MAKEFILE))
 SOURCE_ENDINGS = (".py", ".sh", ".yaml", ".conf", ".toml", "Dockerfile", "Makefile")
 BUILT = ("model.plan",)  # no file of the checkout
 FOREIGN_FLAGS = {  # of docker, and of tritonserver
-    "--gpus", "--rm", "--shm-size", "--cuda-memory-pool-byte-size", "--log-verbose",
+    "--gpus", "--rm", "--shm-size", "--cuda-memory-pool-byte-size", "--log-verbose", "--log-format",
 }  # fmt: skip
 
 

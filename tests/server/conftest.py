@@ -14,7 +14,7 @@ from helpers.inference import IMAGE_OUTPUTS, IMAGE_PROMPTS, OUTPUTS, PROMPTS, in
 from helpers.running_server import triton_server
 from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
-from medimageparse_contract.models import MODEL_2D, MODEL_3D
+from medimageparse_contract.models import MODEL_2D, MODEL_3D, STREAMS
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D, demo_repository
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
@@ -40,8 +40,12 @@ def repository(tmp_path_factory, weights):
 
 @pytest.fixture(scope="session")
 def images_alone(tmp_path_factory):
-    """A repository of the 2D demo: the quickest to start, for tests that do not care what is served."""
-    return demo_repository(tmp_path_factory.mktemp("images_alone") / "model_repository", WEIGHTS_2D)
+    """The 2D demo, a process a step and no stream: the quickest to start, for tests that do not care what is served."""
+    repository = demo_repository(tmp_path_factory.mktemp("images_alone") / "model_repository", WEIGHTS_2D)
+    shutil.rmtree(repository / STREAMS[MODEL_2D])
+    for config in repository.glob("*/config.pbtxt"):
+        config.write_text(config.read_text().replace("count: 2 ", "count: 1 "))
+    return repository
 
 
 @pytest.fixture(scope="session")

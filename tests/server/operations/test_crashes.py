@@ -131,6 +131,20 @@ def test_a_step_is_loaded_again_while_the_other_model_answers(service, volume, v
     assert regions(prefix) == [f"{prefix}lock"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_server_that_goes_while_a_step_is_loaded_again_comes_back(service, volume, number):
+    triton, told = triton_of(service)[0], service.log.read_text()
+    with Load(service.grpc, volume) as load:
+        ill = processes_of(service, "/mask_decoder/")
+        os.kill(ill[0], signal.SIGKILL)
+        wait_until(lambda: set(processes_of(service, "/mask_decoder/")) - set(ill))  # it has the server's connections
+        os.kill(triton, number)
+        wait_until(lambda: "the server is restarted" in service.log.read_text().removeprefix(told))
+        load.wait_for_right_answers()
+    assert load.wrong == 0
+    assert triton_of(service)[0] != triton
+
+
 def test_a_killed_server_comes_back_and_answers_nothing_wrong(service, volume):
     triton, steps, prefix = triton_of(service)
     assert probe(service, "/ready") == 200

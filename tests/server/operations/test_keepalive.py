@@ -7,7 +7,7 @@ import pytest
 import tritonclient.grpc
 from helpers.http2 import Relay
 from helpers.running_server import let_wait, triton_server
-from medimageparse_client import Client, connection
+from medimageparse_client import Client, servers
 
 MODEL = "medimageparse_3d"
 PATIENCE_S = 60
@@ -37,7 +37,7 @@ def waiting_server(slow):
 @pytest.fixture
 def _pinging_often(monkeypatch):
     """Every second, the most that gRPC does."""
-    monkeypatch.setattr(connection, "PING_EVERY", 1000)
+    monkeypatch.setattr(servers, "PING_EVERY", 1000)
 
 
 @pytest.mark.usefixtures("_pinging_often")

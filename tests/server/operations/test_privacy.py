@@ -18,6 +18,7 @@ import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
 from helpers.running_server import step_processes, triton_server
+from medimageparse_contract.access_lines import VARIABLE
 from medimageparse_demo.repository import demo_repository
 from PIL.PngImagePlugin import PngInfo
 from tritonclient.utils import InferenceServerException
@@ -103,7 +104,14 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory, weights, tiny_2d_networks):
+def access_log():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "json")
+        yield
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, weights, tiny_2d_networks, access_log):
     repository = demo_repository(tmp_path_factory.mktemp("told") / "model_repository", weights)
     shutil.copytree(tiny_2d_networks, repository, dirs_exist_ok=True)
     path = tmp_path_factory.mktemp("told_log") / "triton.log"
@@ -138,6 +146,7 @@ def test_the_requests_end_as_they_should(told):
 def test_no_planted_string_is_in_the_log(told):
     kinds = {line[0] for line in told.log.splitlines() if re.match(r"[A-Z]\d{4} ", line)}
     assert kinds >= {"I", "E"}  # what is shown by default, and the rest
+    assert {"answered", "refused", "failed"} <= set(re.findall(r'"outcome": "(\w+)"', told.log))  # in the access lines
     assert "infer_request" in told.log or "inference_request" in told.log  # the verbose log tells of requests
     for planted in PLANTED:
         assert planted not in told.log

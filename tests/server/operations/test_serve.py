@@ -42,7 +42,7 @@ def processes_of(session):
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, owner = stat.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, owner = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
         except OSError:  # ended in the meantime
             continue
         if int(owner) == session and state != "Z":
