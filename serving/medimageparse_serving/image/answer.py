@@ -1,6 +1,6 @@
 """The outputs of the networks -> the answer of the 2D model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from medimageparse_serving.image.geometry import Geometry
 from medimageparse_serving.image.probability_maps import (
-    Found,
     check_size,
     encode_image_features,
     encode_masks,
-    segment_prompts,
+    segment_prompt,
 )
 from medimageparse_serving.image.recognition import Distributions, existence_p_values, read_threshold, recognize
 from medimageparse_serving.image.report import Rejected, Segmented, build_report, describe_prompts
@@ -40,11 +39,14 @@ def encode_answer(
     mask_logits: NDArray[np.float32] = tensors["mask_logits"]
     of_type = distributions.get(asked.image_type or "", {})
     p_values = existence_p_values(mask_logits, tensors["pixels"][0], prompts, of_type)
-    found: Iterable[Found] = segment_prompts(mask_logits, geometry)
-    reasons: dict[int, str] = {}
     if asked.recognize:
         found, reasons = recognize(mask_logits, geometry, p_values, threshold)
-    masks, by_prompt = encode_masks(found, len(prompts), geometry, output)
+        masks, by_prompt = encode_masks(list(found), found.__getitem__, geometry, output)
+    else:
+        reasons = {}
+        masks, by_prompt = encode_masks(
+            range(len(prompts)), lambda prompt: segment_prompt(mask_logits[prompt], geometry), geometry, output
+        )
     described = describe_prompts(by_prompt, prompts, p_values, tensors)
     rejected = [Rejected(prompts[i], p_values[i], reason) for i, reason in reasons.items()]
     return {

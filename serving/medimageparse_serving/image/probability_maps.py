@@ -1,7 +1,8 @@
 """Mask logits of the square image -> 8-bit probabilities of the image as it was sent."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pybase64
@@ -16,8 +17,10 @@ from medimageparse_serving.refused import Refused
 THRESHOLD = 0.5  # of probability; 127.5 of its 8-bit value
 STRIP = 64  # rows that are computed at a time, so that they stay in the processor's cache
 
-# a prompt's number, its probabilities [H,W] and its mask [H,W]
-Found = tuple[int, NDArray[np.float32], NDArray[np.bool_]]
+AT_A_TIME = 2  # prompts, each in a thread; as many are in memory as FP32
+
+# a prompt's probabilities [H,W] and its mask [H,W]
+Found = tuple[NDArray[np.float32], NDArray[np.bool_]]
 
 
 def check_size(n_prompts: int, geometry: Geometry, max_mask_bytes: int) -> None:
@@ -68,23 +71,26 @@ def image_probabilities(logits: NDArray[np.float32], geometry: Geometry) -> NDAr
     return probabilities
 
 
-def segment_prompts(mask_logits: NDArray[np.float32], geometry: Geometry) -> Iterator[Found]:
-    """One prompt after the other, so that only one is in memory as FP32."""
-    for prompt, logits in enumerate(mask_logits):
-        probabilities = image_probabilities(logits, geometry)
-        yield prompt, probabilities, probabilities > THRESHOLD
+def segment_prompt(logits: NDArray[np.float32], geometry: Geometry) -> Found:
+    """Of logits [s,s] of the padded square."""
+    probabilities = image_probabilities(logits, geometry)
+    return probabilities, probabilities > THRESHOLD
 
 
 def encode_masks(
-    found: Iterable[Found], n_prompts: int, geometry: Geometry, output: str
+    prompts: Sequence[int], find: Callable[[int], Found], geometry: Geometry, output: str
 ) -> tuple[NDArray[np.uint8], dict[int, MaskReport]]:
-    """What was found, at most n_prompts, as [N,H,W], and by prompt number what the report says of each mask."""
-    masks = np.empty((n_prompts, geometry.height, geometry.width), np.uint8)
-    described: dict[int, MaskReport] = {}
-    for place, (prompt, probabilities, mask) in enumerate(found):
+    """What `find` says of each prompt number, as [N,H,W], and what the report says of each mask."""
+    masks = np.empty((len(prompts), geometry.height, geometry.width), np.uint8)
+
+    def encode(place: int) -> MaskReport:
+        probabilities, mask = find(prompts[place])
         masks[place] = mask if output == "masks" else to_uint8(probabilities, mask)
-        described[prompt] = describe_mask(mask, probabilities)
-    return masks[: len(described)], described
+        return describe_mask(mask, probabilities)
+
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        described = threads.map(encode, range(len(prompts)))
+        return masks, dict(zip(prompts, described, strict=True))
 
 
 def to_uint8(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -100,8 +100,8 @@ def recognize(
     geometry: Geometry,
     p_values: list[float | None],
     p_value_threshold: float | None,
-) -> tuple[list[Found], dict[int, str]]:
-    """The targets that are there, none of them sharing a pixel, and the numbers of the others with the reason."""
+) -> tuple[dict[int, Found], dict[int, str]]:
+    """The targets that are there by prompt number, none of them sharing a pixel, and of the others the reason."""
     ranks = {prompt: 1.0 if p is None else p for prompt, p in enumerate(p_values)}  # what is unknown is not doubted
     maps = {
         prompt: image_probabilities(logits, geometry)
@@ -119,7 +119,7 @@ def recognize(
             rejected[prompt] = SUPPRESSED if regions[prompt].any() else EMPTY
         elif prompt not in masks:
             rejected[prompt] = OUTVOTED
-    return [(prompt, maps[prompt], mask) for prompt, mask in masks.items()], rejected
+    return {prompt: (maps[prompt], mask) for prompt, mask in masks.items()}, rejected
 
 
 def suppress(regions: Mapping[Target, NDArray[np.bool_]], p_values: Mapping[Target, float]) -> list[Target]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import weakref
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from medimageparse_contract.categories import CLASSES
 from medimageparse_serving.image.geometry import Geometry, Intensity
 from medimageparse_serving.image.probability_maps import (
+    AT_A_TIME,
     check_size,
     encode_image_features,
     encode_masks,
     enlarge,
     image_probabilities,
-    segment_prompts,
+    segment_prompt,
     to_uint8,
 )
 from medimageparse_serving.image.report import (
@@ -92,13 +94,17 @@ def test_8_bits_keep_the_threshold():
     assert np.array_equal(lost[values < 128], values[values < 128])
 
 
-def test_masks_come_one_after_the_other():
+def finding(logits):
+    return range(len(logits)), lambda prompt: segment_prompt(logits[prompt], TALL)
+
+
+def test_each_prompt_has_its_mask():
     logits = random_logits(3, 16, 16)
-    masks, described = encode_masks(segment_prompts(logits, TALL), 3, TALL, "probabilities")
+    masks, described = encode_masks(*finding(logits), TALL, "probabilities")
     probabilities = np.stack([image_probabilities(x, TALL) for x in logits])
     assert (masks.shape, masks.dtype) == ((3, 37, 20), np.uint8)
     assert np.array_equal(masks > 127.5, probabilities > 0.5)
-    binary, again = encode_masks(segment_prompts(logits, TALL), 3, TALL, "masks")
+    binary, again = encode_masks(*finding(logits), TALL, "masks")
     assert np.array_equal(binary, probabilities > 0.5)
     assert described == again
     assert [mask.area_pixels for mask in described.values()] == binary.sum((1, 2)).tolist()
@@ -107,9 +113,30 @@ def test_masks_come_one_after_the_other():
 
 
 def test_nothing_found_is_an_answer_too():
-    masks, described = encode_masks([], 3, TALL, "probabilities")
+    masks, described = encode_masks(*finding([]), TALL, "probabilities")
     assert described == {}
     assert decoded(encode_image_features(masks)).shape == (0, 37, 20)
+
+
+def test_only_as_many_prompts_are_in_memory_as_are_computed_at_a_time():
+    logits, made, in_memory = random_logits(9, 16, 16), [], []
+
+    def find(prompt):
+        probabilities, mask = segment_prompt(logits[prompt], TALL)
+        made.append(weakref.ref(probabilities))
+        in_memory.append(sum(each() is not None for each in made))
+        return probabilities, mask
+
+    encode_masks(range(9), find, TALL, "probabilities")
+    assert max(in_memory) <= AT_A_TIME
+
+
+def test_what_goes_wrong_with_a_prompt_ends_the_request():
+    def find(prompt):
+        raise MemoryError(prompt)
+
+    with pytest.raises(MemoryError, match="0"):
+        encode_masks(range(9), find, TALL, "probabilities")
 
 
 def test_area_and_box():

@@ -172,10 +172,10 @@ def test_recognition():
     boxes = np.s_[:4, :], np.s_[:3, :], np.s_[8:, :], np.s_[6:, :], np.s_[4:5, :]
     logits = logits_of(*boxes)
     found, rejected = recognize(logits, GEOMETRY, [0.4, 0.3, 0.9, None, 0.01], 0.05)
-    assert [prompt for prompt, _, _ in found] == [3, 0]  # unknown counts as 1
+    assert list(found) == [3, 0]  # unknown counts as 1
     assert rejected == {1: SUPPRESSED, 2: EMPTY, 4: BELOW_THRESHOLD}
-    assert [prompt for prompt, _, _ in recognize(logits, GEOMETRY, [0.4, 0.3, 0.9, None, 0.01], None)[0]] == [3, 0, 4]
-    for prompt, probabilities, mask in found:
+    assert list(recognize(logits, GEOMETRY, [0.4, 0.3, 0.9, None, 0.01], None)[0]) == [3, 0, 4]
+    for prompt, (probabilities, mask) in found.items():
         assert np.array_equal(probabilities, image_probabilities(logits[prompt], GEOMETRY))
         assert np.array_equal(mask, probabilities > 0.5)  # they do not overlap
 
@@ -184,13 +184,13 @@ def test_recognized_masks_share_no_pixel_in_8_bits():
     logits = logits_of(np.s_[:5, :], np.s_[3:, :])
     logits[1] -= 0.5
     found, _ = recognize(logits, GEOMETRY, [0.4, 0.5], None)
-    masks, described = encode_masks(found, 2, GEOMETRY, "probabilities")
+    masks, described = encode_masks(list(found), found.__getitem__, GEOMETRY, "probabilities")
     assert list(described) == [1, 0]
     assert (masks > 127.5).sum(0).max() == 1
     assert [mask.area_pixels for mask in described.values()] == (masks > 127.5).sum((1, 2)).tolist()
     assert masks[0].max() > 127  # where the other one won, 127 of what would be more
     assert (masks[0] == 127).any()
-    binary, _ = encode_masks(found, 2, GEOMETRY, "masks")
+    binary, _ = encode_masks(list(found), found.__getitem__, GEOMETRY, "masks")
     assert np.array_equal(binary, masks > 127.5)
 
 
@@ -199,15 +199,15 @@ def test_an_outvoted_target_is_named():
     logits[1] += 1
     logits[0][1:7] = -0.5  # within reach of a vote there, but not of its mask
     found, rejected = recognize(logits, GEOMETRY, [0.9, 0.5], None)
-    assert [prompt for prompt, _, _ in found] == [1]
+    assert list(found) == [1]
     assert rejected == {0: OUTVOTED}
 
 
 @pytest.mark.parametrize("p_values", [[0.0, 0.01], [0.04, 0.0]])
 def test_all_rejected(p_values):
     found, rejected = recognize(logits_of(np.s_[:4, :], np.s_[4:, :]), GEOMETRY, p_values, 0.05)
-    assert found == []
+    assert found == {}
     assert rejected == {0: BELOW_THRESHOLD, 1: BELOW_THRESHOLD}
     found, rejected = recognize(logits_of(np.s_[8:, :], np.s_[8:, :]), GEOMETRY, [1.0, None], None)
-    assert found == []
+    assert found == {}
     assert rejected == {0: EMPTY, 1: EMPTY}
