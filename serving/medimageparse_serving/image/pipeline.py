@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from medimageparse_serving.image.geometry import Geometry
 from medimageparse_serving.image.pixels import to_pixels
+from medimageparse_serving.image.probability_maps import encode_image_features
 from medimageparse_serving.image.progress import Progress
 from medimageparse_serving.image.report import Segmented
 from medimageparse_serving.image.tiles import check_tiles, lay_out, read_tile, segment_tiles
 from medimageparse_serving.triton.pipeline import Arrays, Calls, Pipeline
-from medimageparse_serving.triton.tensors import Inputs, as_tensors, unpack
+from medimageparse_serving.triton.tensors import Inputs, as_array, as_tensors, unpack
 
 DECODED = ("square", "geometry", "refusal")
 TOKENIZED = ("input_ids", "attention_mask", "prompts", "truncated", "prompt_groups", "tokenize_report", "refusal")
@@ -57,5 +58,8 @@ class ImagePipeline(Pipeline):
         else:
             known |= await segment(to_pixels(decoded["square"], size))
         known["segment_report"] = Segmented(self.networks)
-        encoded = [name for name in wanted if name != "progress"]
-        return await call("encode_model", [*encoded, "refusal"], *MASKS, "pixels", *TOLD)
+        encoded = ["masks" if name == "image_features" else name for name in wanted if name != "progress"]
+        answer = await call("encode_model", [*encoded, "refusal"], *MASKS, "pixels", *TOLD)
+        if "masks" in answer:
+            answer["image_features"] = as_array(encode_image_features(answer.pop("masks")))
+        return answer

@@ -98,8 +98,8 @@ def to_uint8(probabilities: NDArray[np.float32], mask: NDArray[np.bool_]) -> NDA
     values = np.empty(mask.shape, np.uint8)
     for start in range(0, len(mask), STRIP):
         rows = slice(start, start + STRIP)
-        values[rows] = to_eight_bits(probabilities[rows])
-    np.minimum(values, 127, out=values, where=~mask)
+        # bytes of a mask are 0 or 1; numpy's `where` would take eight times as long
+        np.minimum(to_eight_bits(probabilities[rows]), (mask[rows].view(np.uint8) << 7) + 127, out=values[rows])
     return values
 
 
