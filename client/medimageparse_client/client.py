@@ -38,7 +38,7 @@ from medimageparse_client.servers import Inputs
 from medimageparse_client.urls import Protocol
 
 OUTPUTS_3D = ("nifti_file", "scores", "report")
-OUTPUTS_2D = ("image_features", "text_features", "report")
+OUTPUTS_2D = ("probabilities", "text_features", "report")
 
 
 class Client:

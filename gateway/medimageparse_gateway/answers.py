@@ -68,7 +68,7 @@ def npz_of(form: Form, arrays: Arrays) -> bytes:
 
 
 REPORT = Answer(("report",), report_of, "report.json")
-IMAGE_OUTPUTS = ("image_features", "text_features", "report")
+IMAGE_OUTPUTS = ("probabilities", "text_features", "report")
 FILES = {"nifti_file": "labels", **{f"{name}_file": name for name in (*MAPS_3D, "instances", "uncertainty")}}
 # by the output that the form names
 VOLUME_FILES = {name: Answer((name,), partial(nifti_of, name), f"{file}.nii.gz") for name, file in FILES.items()}

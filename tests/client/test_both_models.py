@@ -45,7 +45,7 @@ def kind(request, triton, volume_file, tmp_path):
         )
     path = tmp_path / "xray.png"
     path.write_bytes(image_file(np.eye(9, dtype=np.uint8) * 200))
-    outputs = ("image_features", "text_features", "report")
+    outputs = ("probabilities", "text_features", "report")
     words = "this is not a PNG, JPEG, TIFF, BMP, WebP or DICOM file"
     return Kind("segment-image", "image", "medimageparse", "segment_image", path, ".png", InvalidImage, words, outputs)
 

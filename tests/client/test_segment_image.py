@@ -57,7 +57,7 @@ def test_segment_image(url, triton, array):
         {
             "model": "medimageparse",
             "text": "left lung & right lung",
-            "outputs": ["image_features", "text_features", "report"],
+            "outputs": ["probabilities", "text_features", "report"],
         }
     ]
 
@@ -82,7 +82,7 @@ def test_options(url, triton, array):
         "image_type": "X-Ray-Chest",
         "joint": True,
         "p_value_threshold": 0.0,
-        "outputs": ["image_features", "text_features", "report"],
+        "outputs": ["probabilities", "text_features", "report"],
     }
 
 

@@ -63,7 +63,7 @@ def test_a_request_goes_and_its_answer_comes(connect, service, way):
     assert [output.name for output in request.outputs] == [*["progress"] * (way == "stream"), *OUTPUTS]
     assert request.parameters["timeout"].int64_param == 50_000_000  # microseconds
     assert service.headers["authorization"] == "Bearer secret"
-    assert 0 < service.left_s <= 50
+    assert 0 < service.left_s < 51  # gRPC rounds what it sends up
 
 
 @pytest.mark.parametrize("way", WAYS)

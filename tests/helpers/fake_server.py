@@ -156,6 +156,7 @@ class FakeTriton:
         return FakeAnswer(
             self.missing_output,
             image_features=np.array([json.dumps(features).encode()], np.object_),
+            probabilities=maps,
             text_features=np.array([b"lung"] * len(texts), np.object_),
             report=np.array([json.dumps(report).encode()], np.object_),
         )

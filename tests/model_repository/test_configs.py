@@ -226,8 +226,11 @@ MAPS = [output for kind in OWN_MAPS for output in (kind, f"{kind}_file")]
 CONTRACT = {
     "medimageparse_3d": (["image"], [*LABELS, *MAPS, "scores", "report"]),
     "medimageparse_3d_stream": (["image"], [*LABELS, *MAPS, "scores", "report", "progress"]),
-    "medimageparse": (["image"], ["image_features", "text_features", "report"]),
-    "medimageparse_stream": (["image"], ["image_features", "text_features", "report", "progress"]),
+    "medimageparse": (["image"], ["image_features", "probabilities", "text_features", "report"]),
+    "medimageparse_stream": (
+        ["image"],
+        ["image_features", "probabilities", "text_features", "report", "progress"],
+    ),
 }
 NOT_TEXT = {
     "joint": (DataType.TYPE_BOOL, [1]),

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -153,15 +153,6 @@ def describe_area(prompt: str, described: ImagePrompt) -> str:
     return f"{prompt}: {described.area_pixels} pixels, {described.category}"
 
 
-@dataclass(frozen=True)
-class Maps:
-    """What the output `image_features` says."""
-
-    data: bytes
-    shape: tuple[int, int, int]
-    dtype: Literal["uint8"]
-
-
 def decode_image_answer(prompts: tuple[str, ...] | None, image: EncodedImage, answer: Answer) -> ImageSegmentation:
     """The outputs of the model, all of one request, put together; they must fit the image that was sent.
 
@@ -171,13 +162,12 @@ def decode_image_answer(prompts: tuple[str, ...] | None, image: EncodedImage, an
     with odd_answers_refused("report"):
         facts = facts_of(report, ImageFacts)
     categories = answer.texts("text_features")
-    maps = answer.json("image_features", Maps)
+    probabilities = answer.tensor("probabilities", np.uint8, 3, may_be_empty=True)
     texts = tuple(described.text for described in facts.prompts)
-    if not maps.shape[0] == len(categories) == len(texts) == len(texts if prompts is None else prompts):
+    if not len(probabilities) == len(categories) == len(texts) == len(texts if prompts is None else prompts):
         raise OddAnswer("the server's answer does not have one map and one category for each prompt")
-    with odd_answers_refused("image_features"):
+    with odd_answers_refused("report"):
         size = upright_size(image.data, facts.image.exif_orientation)
-        probabilities = np.frombuffer(maps.data, maps.dtype).reshape(maps.shape)
     if probabilities.shape[1:] != size:
         raise OddAnswer("the server's answer has maps of another size than the image that was sent")
     result = ImageSegmentation(texts if prompts is None else prompts, probabilities, categories, report, image.data)

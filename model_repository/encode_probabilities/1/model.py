@@ -1,4 +1,4 @@
-"""Step 5 of 2D: mask_logits and geometry -> masks, text_features, report."""
+"""Step 5 of 2D: mask_logits and geometry -> probabilities, text_features, report."""
 
 from medimageparse_contract.options import OUTPUTS_2D
 from medimageparse_serving.image.answer import encode_answer

@@ -28,7 +28,7 @@ def encode_answer(
     distributions: Distributions,
     max_mask_bytes: int,
 ) -> dict[str, object]:
-    """`masks` [P,H,W], `text_features` (one category a prompt) and `report`.
+    """`probabilities` [P,H,W], `text_features` (one category a prompt) and `report`.
 
     tensors: mask_logits, similarities, matched_queries and category_logits of the networks, the pixels [1,S,S,3] that
     they saw, `truncated`, and p_value_threshold if it was sent
@@ -49,7 +49,7 @@ def encode_answer(
     described = describe_prompts(by_prompt, prompts, p_values, tensors)
     rejected = [Rejected(prompts[i], p_values[i], reason) for i, reason in reasons.items()]
     return {
-        "masks": masks,
+        "probabilities": masks,
         "text_features": [prompt.category for prompt in described],
         "report": build_report(described, rejected, threshold, geometry, asked, segmented, output),
     }

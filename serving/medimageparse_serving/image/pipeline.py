@@ -58,8 +58,8 @@ class ImagePipeline(Pipeline):
         else:
             known |= await segment(to_pixels(decoded["square"], size))
         known["segment_report"] = Segmented(self.networks)
-        encoded = ["masks" if name == "image_features" else name for name in wanted if name != "progress"]
+        encoded = {"probabilities" if name == "image_features" else name for name in wanted} - {"progress"}
         answer = await call("encode_model", [*encoded, "refusal"], *MASKS, "pixels", *TOLD)
-        if "masks" in answer:
-            answer["image_features"] = as_array(encode_image_features(answer.pop("masks")))
+        if "image_features" in wanted:  # and not the tensor too: /generate asks for everything, and would print it
+            answer["image_features"] = as_array(encode_image_features(answer.pop("probabilities")))
         return answer

@@ -57,6 +57,17 @@ def ask_networks(tiny_2d_networks):
     return ask
 
 
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_the_maps_come_as_a_tensor_where_image_features_is_not_asked_for(infer_image, image, answer, protocol):
+    sent, outputs = {"image": image, "text": TEXT}, ("probabilities", "report")
+    assert np.array_equal(infer_image(sent, protocol, outputs)["probabilities"], maps_of(answer))
+    binary = infer_image(sent | {"output": b"masks"}, protocol, outputs)["probabilities"]
+    assert np.array_equal(binary, maps_of(answer) > 127)
+    nothing = {"image": image, "image_type": b"OCT", "p_value_threshold": np.array([1], np.float32)}
+    assert infer_image(nothing, protocol, outputs)["probabilities"].shape == (0, 90, 120)
+    assert infer_image(sent, protocol, ("image_features", "probabilities"))["probabilities"] is None
+
+
 def expected_maps(mask_logits, square, rows, columns):
     logits = torch.nn.functional.interpolate(torch.tensor(mask_logits)[None], square.shape[:2], mode="bilinear")
     return torch.sigmoid(logits)[0, :, rows, columns].numpy()
@@ -147,6 +158,7 @@ def test_generate_prints_one_category_as_a_string(both_models, image, threshold,
     asked = {"image_type": "OCT", "p_value_threshold": threshold}
     found = generate(both_models, {"image": base64.b64encode(image).decode(), **asked})
     assert json.loads(found["image_features"])["shape"] == [n_found, 90, 120]
+    assert "probabilities" not in found
     assert isinstance(found["text_features"], kind)
 
 
