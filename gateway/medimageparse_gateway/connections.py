@@ -124,6 +124,10 @@ class WatchedServer(uvicorn.Server):
         tls = self.certificate.context if self.certificate else None
         hello_s = self.settings.tls_timeout_s if tls else None
         loop = asyncio.get_running_loop()
+        for listener in sockets or []:
+            # asyncio does so only where a socket names TCP as its protocol; else all answers but a connection's first
+            # wait 40 ms for the caller to acknowledge their heads
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.servers = [
             await loop.create_server(
                 self.protocol, sock=listener, backlog=BACKLOG, ssl=tls, ssl_handshake_timeout=hello_s

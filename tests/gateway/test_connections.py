@@ -105,6 +105,13 @@ def test_an_answer_that_nobody_takes_is_dropped(hasty, volume_file):
     assert hasty.get("/").status_code == 200
 
 
+def test_no_answer_waits_for_its_head_to_be_acknowledged(gateway):
+    with gateway.connect() as caller:
+        assert is_answered(caller)
+        [connection] = [c for c in gateway.server.server_state.connections if c.client == caller.getsockname()]
+        assert connection.transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def is_answered(connection):
     try:
         connection.sendall(REQUEST + b"\r\n")

@@ -49,7 +49,7 @@ def collector():
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         found = Collector(server.server_port)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield found

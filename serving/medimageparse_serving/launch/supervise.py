@@ -71,7 +71,7 @@ class Supervisor:
         self.probe_url = f"http://{address_of(server.hosts['grpc'], self.probe.server_port)}"
 
     def __enter__(self) -> "Supervisor":
-        threading.Thread(target=self.probe.serve_forever, daemon=True).start()
+        threading.Thread(target=self.probe.serve_forever, args=(TICK_S,), daemon=True).start()
         try:
             self._start()
             if self.gateway:

@@ -123,7 +123,7 @@ class Refusing(BaseHTTPRequestHandler):
 def refusing():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
     server.seen = []
-    thread = Thread(target=server.serve_forever)
+    thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     yield server
     server.shutdown()

@@ -21,6 +21,7 @@ from medimageparse_serving.launch.supervise import Supervisor, pause_s
 from medimageparse_serving.launch.triton_installation import ServeError
 
 MODEL = "medimageparse"
+HUNG_S = 0.1  # of patience with a server that will not answer
 
 
 class FakeServer:
@@ -70,7 +71,7 @@ class FakeServer:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         self.http_url = f"127.0.0.1:{self.http.server_port}"
         self.metrics_url = f"http://{self.http_url}/metrics"
 
@@ -107,6 +108,7 @@ def supervisor(server, monkeypatch):
     monkeypatch.setattr(steps, "collect_orphans", lambda pid: None)  # they are pytest's
     monkeypatch.setattr(supervise, "CANARY_SHARE", 0)
     monkeypatch.setattr(supervise, "ENDING_S", 0)
+    monkeypatch.setattr(supervise, "TICK_S", 0.01)
     monkeypatch.setattr(supervise, "pause_s", lambda n_recent: 0)
     return Supervisor(server, [MODEL], ServiceMetrics("cpu", {MODEL: "0123456789ab"}), interval_s=0, patience_s=0.5)
 
@@ -140,13 +142,14 @@ def test_a_wrong_a_failed_and_a_missing_answer_are_noticed(server, supervisor, a
     with supervisor:
         assert supervisor.canaries.find_problem() == ""
         server.answers = answers
+        supervisor.canaries.patience_s = HUNG_S
         assert problem in supervisor._wait_for_fault().sentence
 
 
 @pytest.mark.parametrize("answers", [503, None])
 def test_a_busy_server_is_left_in_peace(server, supervisor, answers):
     with supervisor:
-        server.answers, server.others = answers, 2
+        server.answers, server.others, supervisor.canaries.patience_s = answers, 2, HUNG_S
         assert supervisor.canaries.find_problem() == ""
         server.others = 1  # as far as the canary itself came
         assert "no other request was finished" in supervisor.canaries.find_problem()
@@ -156,6 +159,7 @@ def test_what_another_model_does_is_no_sign_of_life(server, supervisor):
     supervisor.canaries.own_models = own_models(REPOSITORY, [MODEL, "medimageparse_3d"])
     with supervisor:
         server.answers, server.others, server.busy_model = None, 2, "image_encoder"
+        supervisor.canaries.patience_s = HUNG_S
         assert supervisor.canaries.find_problem() == ""
         for server.busy_model in ("image_encoder_3d", "tokenize_prompts"):  # the other's, and what both call
             assert "no other request was finished" in supervisor.canaries.find_problem()
