@@ -15,6 +15,9 @@ METRICS_PORT ?= 8002
 PROBE_PORT ?= 8003
 # how tests are spread over processes, a file to each, in the order of tests/conftest.py; empty for one after the other
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# Of 9,000 tests with real servers one may fail by chance. It runs once more, and the summary lists it as RERUN: look
+# into what stands there twice. Empty to see every failure at once
+RERUN ?= --reruns 1 --rerun-show-tracebacks -raR
 # what is measured: DEMO takes a few minutes, PUBLISHED about an hour on two cores
 VARIANT ?= DEMO
 WORK ?= benchmarks/work
@@ -100,7 +103,7 @@ serve-demo: $(SERVED_BY)  ## the same with the demo checkpoints, from a copy of 
 # without byte code on disk each worker compiles all tests anew, which takes ten seconds
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 test: install-export  ## the whole test suite, a real tritonserver included
-	$(BIN)/python -m pytest $(WORKERS)
+	$(BIN)/python -m pytest $(WORKERS) $(RERUN)
 
 test-unit: install-export  ## the tests that start no server or browser and export no network, in a minute
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests --ignore tests/server
