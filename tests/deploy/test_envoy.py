@@ -93,6 +93,7 @@ def container_of(deployments):
     return found
 
 
+@pytest.mark.slow
 def test_an_ending_balancer_asks_its_connections_to_end(tmp_path):
     """The command of preStop, without its pauses."""
     [*shell, words] = container_of({"medimageparse-envoy": PLAIN})["lifecycle"]["preStop"]["exec"]["command"]

@@ -37,6 +37,7 @@ def certificates(tmp_path_factory):
     return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_it_says_where_it_listens_and_ends_without_a_word(signum):
     with running() as (process, url):
@@ -48,6 +49,7 @@ def test_it_says_where_it_listens_and_ends_without_a_word(signum):
     assert [json.loads(line)["route"] for line in log.splitlines()] == ["/", "/ready"]
 
 
+@pytest.mark.slow
 def test_it_leaves_no_core_dump_and_takes_as_many_connections_as_it_may():
     with running() as (process, _):
         assert resource.prlimit(process.pid, resource.RLIMIT_CORE) == (0, 0)
@@ -55,6 +57,7 @@ def test_it_leaves_no_core_dump_and_takes_as_many_connections_as_it_may():
         assert soft == hard
 
 
+@pytest.mark.slow
 def test_it_speaks_tls(certificates):
     files = ("--tls-certificate", certificates / "server.pem", "--tls-key", certificates / "server.key")
     trusted = ssl.create_default_context(cafile=certificates / "ca.pem")
@@ -67,6 +70,7 @@ def test_it_speaks_tls(certificates):
             httpx2.get(url.replace("https", "http"), trust_env=False)
 
 
+@pytest.mark.slow
 def test_a_tls_hello_that_does_not_come_is_ended(certificates, tmp_path):
     config = tmp_path / "gateway.toml"
     files = f'tls_certificate = "{certificates / "server.pem"}"\ntls_key = "{certificates / "server.key"}"\n'
@@ -78,6 +82,7 @@ def test_a_tls_hello_that_does_not_come_is_ended(certificates, tmp_path):
         assert client.get(url).text == "Healthy"
 
 
+@pytest.mark.slow
 def test_silent_tls_hellos_count_as_connections_as_long_as_they_may_last(certificates, tmp_path):
     config = tmp_path / "gateway.toml"
     files = f'tls_certificate = "{certificates / "server.pem"}"\ntls_key = "{certificates / "server.key"}"\n'

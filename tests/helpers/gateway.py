@@ -7,15 +7,19 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import httpx2
 import numpy as np
+import uvicorn.server
 from helpers.fake_server import FakeTriton
 from medimageparse_gateway.app import build_app
 from medimageparse_gateway.connections import server_of
 from medimageparse_gateway.settings import Settings
 
 PATIENCE_S = 60  # for a machine that does much else; nothing is asserted about times
+# uvicorn looks ten times a second whether it shall end; here a hundred times
+uvicorn.server.asyncio = SimpleNamespace(**vars(asyncio) | {"sleep": lambda seconds: asyncio.sleep(seconds / 10)})
 
 
 class FakeModels(FakeTriton):

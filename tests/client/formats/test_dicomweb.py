@@ -38,6 +38,7 @@ def archive(tmp_path_factory):
         yield address, rest
 
 
+@pytest.mark.slow
 def test_a_series_comes_out_of_an_archive_as_it_was_stored(archive):
     series = read_series(archive[0])
     np.testing.assert_array_equal(np.asarray(series.volume.dataobj), phantom())
@@ -45,6 +46,7 @@ def test_a_series_comes_out_of_an_archive_as_it_was_stored(archive):
     assert len(series.sources) == 8
 
 
+@pytest.mark.slow
 def test_the_client_and_the_command_take_an_address(archive, triton, tmp_path, capsys):
     with Client() as client:
         assert client.segment(archive[0], "liver").label_map.shape == phantom().shape
@@ -52,6 +54,7 @@ def test_the_client_and_the_command_take_an_address(archive, triton, tmp_path, c
     assert sorted(path.name for path in tmp_path.iterdir()) == ["series.json", "series.nii.gz"]
 
 
+@pytest.mark.slow
 def test_the_command_of_the_page_stores_a_seg_beside_the_series(archive, triton, tmp_path, capsys):
     address, rest = archive
     with urllib.request.urlopen(f"{rest}/instances") as answer:
@@ -80,6 +83,7 @@ def test_store_needs_an_address(triton, tmp_path, capsys):
     assert not triton.requests
 
 
+@pytest.mark.slow
 def test_what_is_stored_joins_the_study(archive):
     address, rest = archive
     [extra] = make_series(StudyInstanceUID=parse_address(address).study, SeriesInstanceUID=generate_uid())[:1]
@@ -90,6 +94,7 @@ def test_what_is_stored_joins_the_study(archive):
         assert len(json.load(answer)) == 9
 
 
+@pytest.mark.slow
 def test_a_series_that_is_not_there_is_called_so(archive):
     address = archive[0].rsplit("/", 1)[0] + "/1.2.3"
     with pytest.raises(MedImageParseError, match="does not give this series") as caught:
@@ -97,6 +102,7 @@ def test_a_series_that_is_not_there_is_called_so(archive):
     assert "1.2.3" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "value"), [("MAX_FILES", 7), ("MAX_BYTES", 1000)])
 def test_what_an_archive_sends_is_bounded(limit, value, archive, monkeypatch):
     monkeypatch.setattr(files, limit, value)
@@ -189,6 +195,7 @@ def test_other_addresses_are_refused_and_not_repeated(text):
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_file_from_an_archive_is_one_that_pydicom_reads(archive):
     first = dicomweb.fetch_series(archive[0], 100, 2**30)[0]
     assert pydicom.dcmread(io.BytesIO(first)).file_meta.TransferSyntaxUID == RLELossless
