@@ -38,6 +38,11 @@ def nodes_of(file):
     return list(ast.walk(ast.parse(file.read_text())))
 
 
+def name_of(function):
+    """The last part of what is called: c of a.b.c."""
+    return getattr(function, "attr", getattr(function, "id", ""))
+
+
 def modules_of(file, package=""):
     """The full names of all that a source file imports, relative ones as in that package."""
     for node in nodes_of(file):
@@ -47,7 +52,7 @@ def modules_of(file, package=""):
             parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             above = ".".join([*parents, *([node.module] if node.module else [])])
             yield from (f"{above}.{name.name}" for name in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif isinstance(node, ast.Call) and name_of(node.func) == "import_module":
             yield ast.literal_eval(node.args[0])
 
 
@@ -88,14 +93,14 @@ def test_nothing_loads_the_code_of_a_model(folder):
     """tritonserver does; what others need of it lies in the serving package."""
     for file in (ROOT / folder).rglob("*.py"):
         assert "model_repository" not in imports_of(file), file
-        called = {ast.unparse(node.func).rpartition(".")[2] for node in nodes_of(file) if isinstance(node, ast.Call)}
+        called = {name_of(node.func) for node in nodes_of(file) if isinstance(node, ast.Call)}
         assert not called & LOADERS, file
 
 
 @pytest.mark.parametrize("folder", [*EVERYWHERE, "tests"])
 def test_nothing_edits_the_path_of_imports(folder):
     for file in (ROOT / folder).rglob("*.py"):
-        for node in nodes_of(file):
+        for node in nodes_of(file) if "sys.path" in file.read_text() else ():
             targets = getattr(node, "targets", [getattr(node, "target", None), getattr(node, "func", None)])
             edited = [ast.unparse(target) for target in targets if target is not None]
             assert not [words for words in edited if words.startswith("sys.path")], file
