@@ -38,7 +38,7 @@ def plain(servers, **other):
     return replace(SERVED, volumes_at_once=servers, **(changed | other))
 
 
-def mean_s(setting, per_s, draw, n=15_000):
+def mean_s(setting, per_s, draw, n=6000):
     return np.mean(Simulation(setting).run(per_s, draw(n)).latencies)
 
 
@@ -67,7 +67,7 @@ def test_one_server_with_constant_times_is_m_d_1():
 
 @pytest.mark.parametrize(("servers", "queue_size"), [(1, 0), (1, 3), (2, 3)])
 def test_a_bounded_queue_refuses_as_m_m_c_k(servers, queue_size):
-    load, n = 1.5 * servers, 15_000
+    load, n = 1.5 * servers, 6000
 
     run = Simulation(plain(servers, queue_size=queue_size)).run(load, exponential(n))
 

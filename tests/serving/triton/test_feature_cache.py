@@ -2,6 +2,7 @@
 
 import json
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,6 @@ def features(value, n_bytes=KB):
     return [np.full(n_bytes // 2, value, np.uint8), np.full(n_bytes // 2, value, np.uint8)]
 
 
-@pytest.fixture(autouse=True)
-def _as_configured(monkeypatch):
-    monkeypatch.delenv(CACHE_BYTES, raising=False)  # the tests with a server turn it off
-
-
 @pytest.fixture
 def timers(monkeypatch):
     """Those that were started; they never fire by themselves."""
@@ -35,9 +31,9 @@ def timers(monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch, timers):
-    """Seconds, to be set."""
+    """Seconds, to be set. Of the cache alone: event loops of other tests' gateways have the real ones."""
     now = [0.0]
-    monkeypatch.setattr(feature_cache.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(feature_cache, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 

@@ -247,8 +247,14 @@ def test_an_answer_is_read_by_nibabel_and_itk_as_it_was_by_the_server(case, tmp_
     assert len(report["warnings"]) == len(CASES[case][3])
 
 
+@pytest.fixture
+def small_tiles(monkeypatch):
+    """That previews are drawn is asked, not how: large tiles take most of the time."""
+    monkeypatch.setattr(preview, "TILE", 30)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_has_millilitres_a_box_and_a_preview(case):
+def test_every_case_has_millilitres_a_box_and_a_preview(case, small_tiles):
     content, voxels = file_of(header_of(CASES[case][0]))
     report, answer = answer_of(content)
     (liver,) = report["prompts"]
@@ -378,8 +384,7 @@ def unit(vector):
 
 
 @pytest.mark.parametrize("number", range(200))
-def test_the_sides_of_random_headers_are_those_of_nibabel_or_itk_or_there_is_a_warning(number, tmp_path, monkeypatch):
-    monkeypatch.setattr(preview, "TILE", 30)  # that it is drawn is asked, not how: large tiles take most of the time
+def test_the_sides_of_random_headers_are_those_of_nibabel_or_itk_or_there_is_a_warning(number, tmp_path, small_tiles):
     header = random_header(number)
     content, voxels = file_of(header)
     report, answer = answer_of(content)
