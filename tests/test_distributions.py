@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from importlib.metadata import packages_distributions
 
 import pytest
@@ -60,6 +61,9 @@ def asked_for(folder):
     return {plain(name) for name in wanted}.union(*map(asked_for, BELOW.get(folder, [])))
 
 
+bringers = cache(packages_distributions)
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_no_package_is_found_by_luck(folder):
     imported = set()
@@ -70,7 +74,7 @@ def test_no_package_is_found_by_luck(folder):
                     imported |= {name.name.split(".")[0] for name in node.names}
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     imported.add(node.module.split(".")[0])
-    brought_by, asked = packages_distributions(), asked_for(folder)
+    brought_by, asked = bringers(), asked_for(folder)
     others = imported - set(sys.stdlib_module_names) - set(FOUND_THROUGH)
     assert imported
     for module in others:

@@ -20,6 +20,7 @@ connection.GrpcServer = FakeTriton
 from medimageparse_client.cli import main
 sys.exit(main())
 """
+pytestmark = pytest.mark.slow  # some thirty processes
 KANJI = "\u809d\u81d3"
 
 

@@ -63,7 +63,7 @@ def watched(control, monkeypatch):
     monkeypatch.setattr(steps, "collect_orphans", lambda pid: None)  # they are pytest's
     process = SimpleNamespace(pid=os.getpid(), poll=lambda: None)
     server = SimpleNamespace(process=process, control=control, ready_timeout_s=10, shm_prefix="medimageparse-tests-")
-    watched = Steps(server, memory_bytes=2**28)
+    watched = Steps(server, memory_bytes=2**26)
     watched.look()
     return watched
 
@@ -101,10 +101,10 @@ def test_several_at_once(watched, control):
 
 
 def test_a_step_with_too_much_memory_of_its_own_is_loaded_again(watched, control):
-    control.start("decode_volume", "kept = b'x' * 2**29; import time; time.sleep(600)")
+    control.start("decode_volume", "kept = b'x' * 2**27; import time; time.sleep(600)")
     [well, greedy] = control.pids("decode_volume")
     watched.look()
-    wait_until(lambda: own_memory(greedy) > 2**28)
+    wait_until(lambda: own_memory(greedy) > 2**26)
     fault = watched.find_fault()
     assert fault == Fault("a process of decode_volume has more memory than a step may have", ("decode_volume",))
     watched.load_again(fault.models)
@@ -113,10 +113,10 @@ def test_a_step_with_too_much_memory_of_its_own_is_loaded_again(watched, control
 
 
 def test_shared_memory_is_not_a_steps_own(watched, control, tmp_path):
-    code = "import mmap, time; kept = mmap.mmap(-1, 2**29); kept.write(b'x' * 2**29)"
+    code = "import mmap, time; kept = mmap.mmap(-1, 2**27); kept.write(b'x' * 2**27)"
     control.start("decode_volume", f"{code}; open({str(tmp_path / 'done')!r}, 'w'); time.sleep(600)")
     wait_until((tmp_path / "done").exists)
-    wait_until(lambda: own_memory(control.pids("decode_volume")[1]) < 2**28)  # what was written from is given back
+    wait_until(lambda: own_memory(control.pids("decode_volume")[1]) < 2**26)  # what was written from is given back
     watched.look()
     assert watched.find_fault() is None
 
