@@ -14,6 +14,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: their torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+gc.disable()  # until all tests are collected: what they import is no garbage
+
+
 def pytest_collection_modifyitems(items):
     """Long files first: workers that take a file at a time then end together."""
     servers = Path(__file__).parent / "server"
@@ -23,6 +26,7 @@ def pytest_collection_modifyitems(items):
 def pytest_collection_finish():
     """Some 9,000 tests live to the end: without this, Python looks through all of them again and again."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -97,15 +97,14 @@ LIMITS = Limits(2**30, 2**30, 2**28, 4096, 2048)
 AXES = [(order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)]
 
 
-@pytest.mark.parametrize("shape", [(20, 24, 8), (9, 30, 12), (16, 16, 40)])
-@pytest.mark.parametrize("orientation", ["LAS", "stored"])
-def test_as_many_slices_are_told_as_the_server_makes(shape, orientation, tmp_path):
-    for number, (order, signs) in enumerate(AXES):
+@pytest.mark.parametrize("shape", [(10, 12, 4), (4, 15, 6), (8, 8, 20)])
+def test_as_many_slices_are_told_as_the_server_makes(shape, tmp_path):
+    path = tmp_path / "ct.nii"
+    for order, signs in AXES:
         affine = np.eye(4)
         affine[:3, :3] = np.eye(3)[list(order)].T * signs
-        path = tmp_path / f"{number}.nii"
         nib.save(nib.Nifti1Image(np.arange(np.prod(shape), dtype=np.int16).reshape(shape), affine), path)
-        for slice_axis in ("auto", "0", "2"):
+        for orientation, slice_axis in itertools.product(("LAS", "stored"), ("auto", "0", "2")):
             made, _ = decode_volume(path.read_bytes(), Options("none", orientation, slice_axis), LIMITS)
             assert count_slices(path, orientation, slice_axis) == len(made)
 
