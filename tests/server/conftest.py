@@ -40,9 +40,26 @@ def repository(tmp_path_factory, weights):
 
 @pytest.fixture(scope="session")
 def images_alone(tmp_path_factory):
-    """The 2D demo, a process a step and no stream: the quickest to start, for tests that do not care what is served."""
-    repository = demo_repository(tmp_path_factory.mktemp("images_alone") / "model_repository", WEIGHTS_2D)
-    shutil.rmtree(repository / STREAMS[MODEL_2D])
+    """The 2D demo, the quickest to start, for tests that do not care what is served."""
+    return pared(demo_repository(tmp_path_factory.mktemp("images_alone") / "model_repository", WEIGHTS_2D))
+
+
+@pytest.fixture(scope="session")
+def volumes_alone(tmp_path_factory, weights):
+    """The 3D demo, for tests that start a server of it and care for no stream."""
+    return pared(demo_repository(tmp_path_factory.mktemp("volumes_alone") / "model_repository", weights))
+
+
+@pytest.fixture(scope="session")
+def both_alone(tmp_path_factory):
+    """Both demos, for tests that start a server of them and care for no stream."""
+    return pared(demo_repository(tmp_path_factory.mktemp("both_alone") / "model_repository"))
+
+
+def pared(repository):
+    """A process a step and no stream: half as much to start."""
+    for stream in STREAMS.values():
+        shutil.rmtree(repository / stream, ignore_errors=True)
     for config in repository.glob("*/config.pbtxt"):
         config.write_text(config.read_text().replace("count: 2 ", "count: 1 "))
     return repository

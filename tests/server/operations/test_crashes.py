@@ -50,7 +50,7 @@ class Load:
     def __init__(self, url, volume, retries=0):
         self.url, self.retries, self.stopped = url, retries, threading.Event()
         self.right, self.failed = ({"volume": 0, "image": 0} for _ in range(2))
-        self.errors, self.wrong = [], 0
+        self.errors, self.wrong, self.pause_s = [], 0, 0
         window = volume.slicer[:, :, 1:4]
         picture = np.asarray(window.dataobj)[:, :, 1]
         picture = np.clip(picture / 2 + 128, 0, 255).astype(np.uint8)
@@ -87,6 +87,12 @@ class Load:
                 self.right[kind] += 1
             else:
                 self.wrong += 1
+            self.stopped.wait(self.pause_s)
+
+    def send(self, pid, signal_number):
+        """A signal among requests, which come more slowly from then on: the server has enough to do."""
+        os.kill(pid, signal_number)
+        self.pause_s = 0.2
 
     def wait_for_right_answers(self):
         before = dict(self.right)
@@ -114,7 +120,7 @@ def test_a_step_is_loaded_again_while_the_other_model_answers(service, volume, v
     ill = processes_of(service, victim)
     told = service.log.read_text()
     with Load(service.grpc, volume) as load:
-        os.kill(ill[0], number)
+        load.send(ill[0], number)
         wait_until(lambda: probe(service, "/ready") == 503)
         assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
         wait_until(lambda: probe(service, "/ready") == 200)
@@ -136,9 +142,9 @@ def test_a_server_that_goes_while_a_step_is_loaded_again_comes_back(service, vol
     triton, told = triton_of(service)[0], service.log.read_text()
     with Load(service.grpc, volume) as load:
         ill = processes_of(service, "/mask_decoder/")
-        os.kill(ill[0], signal.SIGKILL)
+        load.send(ill[0], signal.SIGKILL)
         wait_until(lambda: set(processes_of(service, "/mask_decoder/")) - set(ill))  # it has the server's connections
-        os.kill(triton, number)
+        load.send(triton, number)
         wait_until(lambda: "the server is restarted" in service.log.read_text().removeprefix(told))
         load.wait_for_right_answers()
     assert load.wrong == 0
@@ -150,7 +156,7 @@ def test_a_killed_server_comes_back_and_answers_nothing_wrong(service, volume):
     assert probe(service, "/ready") == 200
     restarts = service.log.read_text().count("right again")
     with Load(service.grpc, volume) as load:
-        os.kill(triton, signal.SIGKILL)
+        load.send(triton, signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
         wait_until(lambda: probe(service, "/ready") == 200)
@@ -168,34 +174,34 @@ def test_a_killed_server_comes_back_and_answers_nothing_wrong(service, volume):
 def test_callers_that_ask_again_see_no_kill(service, volume, victim):
     """The client's own retries: no error, and every answer right."""
     with Load(service.grpc, volume, retries=RETRIES) as load:
-        os.kill(processes_of(service, victim)[0], signal.SIGKILL)
+        load.send(processes_of(service, victim)[0], signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         wait_until(lambda: probe(service, "/ready") == 200)
         load.wait_for_right_answers()
     assert (load.errors, load.wrong) == ([], 0)
 
 
-def test_a_stopped_server_is_noticed(tmp_path, both_demos, volume):
-    started = serving(tmp_path / "log", both_demos, "--canary-interval=1")
-    with started as service, Load(service.grpc, volume) as load:
-        triton, steps, prefix = triton_of(service)
-        os.kill(triton, signal.SIGSTOP)
+def test_a_stopped_server_is_noticed(service, volume):
+    triton, steps, prefix = triton_of(service)
+    with Load(service.grpc, volume) as load:
+        load.send(triton, signal.SIGSTOP)
         wait_until(lambda: probe(service, "/ready") == 503)
         wait_until(lambda: probe(service, "/ready") == 200)
         load.wait_for_right_answers()
-        assert not any(Path(f"/proc/{process}").exists() for process in (triton, *steps))
-        assert regions(prefix) == []
-        assert load.wrong == 0
+    assert not any(Path(f"/proc/{process}").exists() for process in (triton, *steps))
+    assert regions(prefix) == []
+    assert load.wrong == 0
 
 
-def test_a_step_that_grows_too_large_is_loaded_again(tmp_path, both_demos, volume):
+def test_a_step_that_grows_too_large_is_loaded_again(tmp_path, both_alone, volume):
     repository, leak = tmp_path / "leaking", tmp_path / "leak"
-    shutil.copytree(both_demos, repository)
+    shutil.copytree(both_alone, repository)
     (repository / "mask_decoder" / "1" / "onnxruntime_model.py").write_text(LEAKING.format(file=str(leak)))
     flags = ("--canary-interval=1", "--step-memory=1")
     with serving(tmp_path / "log", repository, *flags) as service, Load(service.grpc, volume) as load:
         ill, [triton] = processes_of(service, "/mask_decoder/"), processes_of(service, "tritonserver")
         leak.touch()
+        load.pause_s = 0.2
         wait_until(lambda: "has more memory than a step may have" in service.log.read_text())
         leak.unlink()
         wait_until(lambda: probe(service, "/ready") == 200)
@@ -219,14 +225,15 @@ class TritonPythonModel(Network):
 """
 
 
-def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path, both_demos, volume):
+def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path, both_alone, volume):
     repository, hang = tmp_path / "hanging", tmp_path / "hang"
-    shutil.copytree(both_demos, repository)
+    shutil.copytree(both_alone, repository)
     let_wait(repository, "mask_decoder", hang)
     flags = ("--canary-interval=1", "--canary-timeout=2")
     with serving(tmp_path / "log", repository, *flags) as service, Load(service.grpc, volume) as load:
         triton, steps, prefix = triton_of(service)
         hang.touch()
+        load.pause_s = 0.2
         wait_until(lambda: "no other request was finished" in service.log.read_text())
         hang.unlink()
         wait_until(lambda: probe(service, "/ready") == 200)
@@ -236,8 +243,8 @@ def test_a_network_that_hangs_is_noticed_while_the_other_model_answers(tmp_path,
         assert regions(prefix) == []
 
 
-def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsys):
-    with triton_server(repository) as server:
+def test_health_believes_the_canary_and_not_the_port(tmp_path, volumes_alone, capsys):
+    with triton_server(volumes_alone) as server:
         assert main(["health", "--url", server.grpc_url]) == 0
         for step in children(server.process.pid):
             if "medimageparse_3d/" in command_line(step):
@@ -255,10 +262,10 @@ def test_health_believes_the_canary_and_not_the_port(tmp_path, repository, capsy
         pytest.param(["nohup"], (signal.SIGHUP,), signal.SIGTERM, id="SIGTERM, and SIGHUP before it under nohup"),
     ],
 )
-def test_a_request_under_way_is_finished_when_the_server_is_to_end(repository, phantom, before, outlived, number):
+def test_a_request_under_way_is_finished_when_the_server_is_to_end(volumes_alone, phantom, before, outlived, number):
     """And a full disk under the log disturbs nothing."""
     flags = ("--canary-interval=1000", "--verbose")
-    with serving(Path("/dev/full"), repository, *flags, before=before) as service:
+    with serving(Path("/dev/full"), volumes_alone, *flags, before=before) as service:
         for harmless in outlived:
             service.process.send_signal(harmless)
             with Client(service.grpc, timeout_s=PATIENCE_S) as client:
@@ -270,12 +277,12 @@ def test_a_request_under_way_is_finished_when_the_server_is_to_end(repository, p
             assert answer.result().label_map.any()
 
 
-def test_a_request_under_way_is_finished_when_the_terminal_is_closed(tmp_path, repository, phantom):
+def test_a_request_under_way_is_finished_when_the_terminal_is_closed(tmp_path, volumes_alone, phantom):
     """The last word to a terminal that is gone goes nowhere, and disturbs nothing."""
     ours, terminal = pty.openpty()
     flags = ("--canary-interval=1000", "--verbose")
     with serving(
-        tmp_path / "log", repository, *flags, before=[*NO_NOHUP, "setsid", "--ctty"], stdin=terminal
+        tmp_path / "log", volumes_alone, *flags, before=[*NO_NOHUP, "setsid", "--ctty"], stdin=terminal
     ) as service:
         os.close(terminal)
         with asking(service, phantom) as answer:
@@ -334,8 +341,8 @@ def refusal(repository, *before, **options):
         ("decode_volume/1/model.py", lambda data: None, "the model.py of decode_volume is missing"),
     ],
 )
-def test_a_damaged_repository_is_refused(tmp_path, repository, file, change, sentence):
-    shutil.copytree(repository, tmp_path / "damaged")
+def test_a_damaged_repository_is_refused(tmp_path, volumes_alone, file, change, sentence):
+    shutil.copytree(volumes_alone, tmp_path / "damaged")
     file = tmp_path / "damaged" / file
     data = change(file.read_bytes())
     file.unlink()
@@ -356,17 +363,17 @@ def unshared():
 
 
 @pytest.mark.usefixtures("unshared")
-def test_a_full_shared_memory_is_refused(repository):
-    sentence = refusal(repository, *UNSHARED, "sh", "-c", SMALL, "sh", "4m", "/dev/shm")
+def test_a_full_shared_memory_is_refused(volumes_alone):
+    sentence = refusal(volumes_alone, *UNSHARED, "sh", "-c", SMALL, "sh", "4m", "/dev/shm")
     assert "/dev/shm is full or too small" in sentence
 
 
 @pytest.mark.usefixtures("unshared")
-def test_a_full_disk_is_refused(tmp_path, repository):
+def test_a_full_disk_is_refused(tmp_path, volumes_alone):
     (tmp_path / "disk").mkdir()
     environment = os.environ | {"TMPDIR": str(tmp_path / "disk")}
     size = ("64k", str(tmp_path / "disk"))
-    sentence = refusal(repository, *UNSHARED, "sh", "-c", SMALL, "sh", *size, env=environment)
+    sentence = refusal(volumes_alone, *UNSHARED, "sh", "-c", SMALL, "sh", *size, env=environment)
     assert sentence == "serve.py: /tmp (TMPDIR) or /dev/shm cannot be written: No space left on device"
 
 
@@ -387,12 +394,12 @@ def fill(service, folder):
 
 
 @pytest.mark.usefixtures("unshared")
-def test_when_shared_memory_fills_up_requests_fail_or_are_right(tmp_path, both_demos, service, volume, phantom):
+def test_when_shared_memory_fills_up_requests_fail_or_are_right(tmp_path, both_alone, service, volume, phantom):
     large = nib.Nifti1Image(np.tile(phantom.intensities, (2, 2, 1)), phantom.affine)
     with Client(service.grpc, timeout_s=PATIENCE_S) as client:
         expected = client.segment(large, ["liver"]).label_map
     with (
-        serving(tmp_path / "log", both_demos, "--canary-interval=1", before=small("128m", "/dev/shm")) as service,
+        serving(tmp_path / "log", both_alone, "--canary-interval=1", before=small("128m", "/dev/shm")) as service,
         Load(service.grpc, volume) as load,
         Client(service.grpc, timeout_s=PATIENCE_S) as client,
     ):
@@ -410,18 +417,18 @@ def test_when_shared_memory_fills_up_requests_fail_or_are_right(tmp_path, both_d
 
 
 @pytest.mark.usefixtures("unshared")
-def test_a_disk_that_fills_up_disturbs_nothing(tmp_path, both_demos, volume):
+def test_a_disk_that_fills_up_disturbs_nothing(tmp_path, both_alone, volume):
     (tmp_path / "disk").mkdir()
     disk = str(tmp_path / "disk")
     environment = os.environ | {"TMPDIR": disk}
     with (
-        serving(tmp_path / "log", both_demos, before=small("8m", disk), env=environment) as service,
+        serving(tmp_path / "log", both_alone, before=small("8m", disk), env=environment) as service,
         Load(service.grpc, volume) as load,
     ):
         fill(service, disk)
         load.wait_for_right_answers()
         assert load.errors == []
-        os.kill(triton_of(service)[0], signal.SIGKILL)
+        load.send(triton_of(service)[0], signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         wait_until(lambda: probe(service, "/ready") == 200)
         load.wait_for_right_answers()
@@ -431,17 +438,17 @@ def test_a_disk_that_fills_up_disturbs_nothing(tmp_path, both_demos, volume):
 PID_1 = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
 
 
-def test_as_pid_1_it_collects_ends_and_recovers(tmp_path, both_demos, volume):
+def test_as_pid_1_it_collects_ends_and_recovers(tmp_path, both_alone, volume):
     if subprocess.run([*PID_1, "true"], capture_output=True).returncode:
         pytest.skip("this machine gives no PID namespace to be PID 1 of")
-    with serving(tmp_path / "log", both_demos, "--canary-interval=1", before=PID_1) as service:
+    with serving(tmp_path / "log", both_alone, "--canary-interval=1", before=PID_1) as service:
         [first] = children(service.process.pid)
         inside = SimpleNamespace(process=SimpleNamespace(pid=first))
         assert re.search(r"NSpid:\s+\d+\s+1\n", Path(f"/proc/{first}/status").read_text())
         triton, steps, prefix = triton_of(inside)
         with Load(service.grpc, volume) as load:
             for victim in (next(iter(steps)), triton):
-                os.kill(victim, signal.SIGKILL)
+                load.send(victim, signal.SIGKILL)
                 wait_until(lambda: probe(service, "/ready") == 503)
                 wait_until(lambda: probe(service, "/ready") == 200)
                 load.wait_for_right_answers()
