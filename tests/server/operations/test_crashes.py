@@ -10,6 +10,7 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,10 +48,9 @@ def service(tmp_path_factory, both_demos):
 class Load:
     """Requests to both models, one after the other each, until told to stop; keeps what is not as at first."""
 
-    def __init__(self, url, volume, retries=0):
-        self.url, self.retries, self.stopped = url, retries, threading.Event()
-        self.right, self.failed = ({"volume": 0, "image": 0} for _ in range(2))
-        self.errors, self.wrong, self.pause_s = [], 0, 0
+    def __init__(self, url, volume, retries=(0,)):
+        """retries: how often the client itself asks again; a caller of each model for each number."""
+        self.url, self.stopped = url, threading.Event()
         window = volume.slicer[:, :, 1:4]
         picture = np.asarray(window.dataobj)[:, :, 1]
         picture = np.clip(picture / 2 + 128, 0, 255).astype(np.uint8)
@@ -58,7 +58,10 @@ class Load:
             "volume": lambda client: client.segment(window, ["liver", "spleen"]).label_map,
             "image": lambda client: client.segment_image(picture, ["left lung", "heart"]).probabilities > 127,
         }
-        self.threads = [threading.Thread(target=self.run, args=(kind,)) for kind in self.requests]
+        callers = list(product(self.requests, retries))
+        self.right, self.errors = dict.fromkeys(callers, 0), {caller: [] for caller in callers}
+        self.wrong, self.pause_s = 0, 0
+        self.threads = [threading.Thread(target=self.run, args=caller) for caller in callers]
 
     def __enter__(self):
         with Client(self.url, timeout_s=PATIENCE_S) as client:
@@ -73,18 +76,17 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    def run(self, kind):
+    def run(self, kind, retries):
         while not self.stopped.is_set():
             try:
-                with Client(self.url, timeout_s=PATIENCE_S, retries=self.retries) as client:
+                with Client(self.url, timeout_s=PATIENCE_S, retries=retries) as client:
                     answer = self.requests[kind](client)
             except MedImageParseError as error:
-                self.errors.append(error)
-                self.failed[kind] += 1
+                self.errors[kind, retries].append(error)
                 self.stopped.wait(0.2)
                 continue
             if np.array_equal(answer, self.expected[kind]):
-                self.right[kind] += 1
+                self.right[kind, retries] += 1
             else:
                 self.wrong += 1
             self.stopped.wait(self.pause_s)
@@ -96,7 +98,13 @@ class Load:
 
     def wait_for_right_answers(self):
         before = dict(self.right)
-        wait_until(lambda: all(self.right[kind] > before[kind] for kind in before))
+        wait_until(lambda: all(self.right[caller] > before[caller] for caller in before))
+
+    def who_failed(self):
+        return {caller for caller, errors in self.errors.items() if errors}
+
+    def kinds_of_errors(self):
+        return {type(error) for errors in self.errors.values() for error in errors}
 
 
 def processes_of(service, victim):
@@ -116,18 +124,19 @@ def processes_of(service, victim):
     ],
 )
 def test_a_step_is_loaded_again_while_the_other_model_answers(service, volume, victim, kind, number):
+    """Callers whose client asks again see nothing of it: no error, and every answer right."""
     triton, steps, prefix = triton_of(service)
     ill = processes_of(service, victim)
     told = service.log.read_text()
-    with Load(service.grpc, volume) as load:
+    with Load(service.grpc, volume, (0, RETRIES)) as load:
         load.send(ill[0], number)
         wait_until(lambda: probe(service, "/ready") == 503)
         assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
         wait_until(lambda: probe(service, "/ready") == 200)
         load.wait_for_right_answers()
     assert load.wrong == 0
-    assert load.failed[{"volume": "image", "image": "volume"}[kind]] == 0
-    assert {type(error) for error in load.errors} <= {ServerUnavailable}
+    assert load.who_failed() <= {(kind, 0)}
+    assert load.kinds_of_errors() <= {ServerUnavailable}
     said = service.log.read_text().removeprefix(told)
     assert f"ended or was stopped; {victim.strip('/')} is loaded again" in said
     assert said.count("right again") == 1
@@ -152,33 +161,24 @@ def test_a_server_that_goes_while_a_step_is_loaded_again_comes_back(service, vol
 
 
 def test_a_killed_server_comes_back_and_answers_nothing_wrong(service, volume):
+    """Callers whose client asks again see nothing of it."""
     triton, steps, prefix = triton_of(service)
     assert probe(service, "/ready") == 200
     restarts = service.log.read_text().count("right again")
-    with Load(service.grpc, volume) as load:
+    with Load(service.grpc, volume, (0, RETRIES)) as load:
         load.send(triton, signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         assert [probe(service, path) for path in ("/startup", "/live")] == [200, 200]
         wait_until(lambda: probe(service, "/ready") == 200)
         load.wait_for_right_answers()
     assert load.wrong == 0
-    assert {type(error) for error in load.errors} <= {ServerUnavailable, ServerError}
+    assert load.who_failed() <= {("volume", 0), ("image", 0)}
+    assert load.kinds_of_errors() <= {ServerUnavailable, ServerError}
     assert service.log.read_text().count("right again") == restarts + 1
     assert not any(map(is_running, (triton, *steps)))
     assert not any(Path(f"/proc/{step}").exists() for step in (triton, *steps))  # no zombies either
     assert regions(prefix) == []
     assert len(triton_of(service)[1]) == len(steps)
-
-
-@pytest.mark.parametrize("victim", ["medimageparse_3d/", "mask_decoder", "tritonserver", "encode_"])
-def test_callers_that_ask_again_see_no_kill(service, volume, victim):
-    """The client's own retries: no error, and every answer right."""
-    with Load(service.grpc, volume, retries=RETRIES) as load:
-        load.send(processes_of(service, victim)[0], signal.SIGKILL)
-        wait_until(lambda: probe(service, "/ready") == 503)
-        wait_until(lambda: probe(service, "/ready") == 200)
-        load.wait_for_right_answers()
-    assert (load.errors, load.wrong) == ([], 0)
 
 
 def test_a_stopped_server_is_noticed(service, volume):
@@ -208,7 +208,8 @@ def test_a_step_that_grows_too_large_is_loaded_again(tmp_path, both_alone, volum
         load.wait_for_right_answers()
         assert not set(ill) & set(processes_of(service, "/mask_decoder/"))
         assert processes_of(service, "tritonserver") == [triton]
-    assert (load.wrong, load.failed["volume"]) == (0, 0)
+    assert load.wrong == 0
+    assert load.who_failed() <= {("image", 0)}
 
 
 LEAKING = """
@@ -413,7 +414,7 @@ def test_when_shared_memory_fills_up_requests_fail_or_are_right(tmp_path, both_a
         wait_until(lambda: probe(service, "/ready") == 200)
         assert np.array_equal(client.segment(large, ["liver"]).label_map, expected)
     assert load.wrong == 0
-    assert {type(error) for error in load.errors} <= {ServerUnavailable, ServerError}
+    assert load.kinds_of_errors() <= {ServerUnavailable, ServerError}
 
 
 @pytest.mark.usefixtures("unshared")
@@ -427,7 +428,7 @@ def test_a_disk_that_fills_up_disturbs_nothing(tmp_path, both_alone, volume):
     ):
         fill(service, disk)
         load.wait_for_right_answers()
-        assert load.errors == []
+        assert load.who_failed() == set()
         load.send(triton_of(service)[0], signal.SIGKILL)
         wait_until(lambda: probe(service, "/ready") == 503)
         wait_until(lambda: probe(service, "/ready") == 200)
