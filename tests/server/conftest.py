@@ -12,11 +12,12 @@ import pytest
 from helpers.image_answers import image_file
 from helpers.inference import IMAGE_OUTPUTS, IMAGE_PROMPTS, OUTPUTS, PROMPTS, inferring
 from helpers.running_server import triton_server
+from helpers.served_repository import demo_repository, pared
 from medimageparse.variants import TINY_2D
 from medimageparse_client import Client
-from medimageparse_contract.models import MODEL_2D, MODEL_3D, STREAMS
+from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_demo.phantoms import make_phantom
-from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D, demo_repository
+from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 
 os.environ[CACHE_BYTES] = "0"  # work that tests count is done, however often they ask for it
@@ -54,15 +55,6 @@ def volumes_alone(tmp_path_factory, weights):
 def both_alone(tmp_path_factory):
     """Both demos, for tests that start a server of them and care for no stream."""
     return pared(demo_repository(tmp_path_factory.mktemp("both_alone") / "model_repository"))
-
-
-def pared(repository):
-    """A process a step and no stream: half as much to start."""
-    for stream in STREAMS.values():
-        shutil.rmtree(repository / stream, ignore_errors=True)
-    for config in repository.glob("*/config.pbtxt"):
-        config.write_text(config.read_text().replace("count: 2 ", "count: 1 "))
-    return repository
 
 
 @pytest.fixture(scope="session")

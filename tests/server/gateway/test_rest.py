@@ -159,10 +159,10 @@ def test_more_requests_than_the_queue_takes_are_told_to_come_again(gateway, volu
     assert len({gzip.decompress(content) for status, _, content in answers if status == 200}) == 1
 
 
-def test_a_server_that_is_away_is_503_and_the_gateway_lives(tmp_path, both_demos, volume_file):
+def test_a_server_that_is_away_is_503_and_the_gateway_lives(tmp_path, volumes_alone, volume_file):
     with (
         (tmp_path / "log").open("w") as log,
-        triton_server(both_demos, models=("medimageparse_3d",), log=log) as server,
+        triton_server(volumes_alone, models=("medimageparse_3d",), log=log) as server,
         running_gateway(connect(server.grpc_url)) as gateway,
     ):
         assert gateway.http.get("/ready").status_code == 200

@@ -13,8 +13,7 @@ import pytest
 from helpers.image_answers import image_file, maps_of, report_of
 from helpers.inference import IMAGE_OUTPUTS, inferring
 from helpers.running_server import triton_server
-from medimageparse.repository_copy import copy_models
-from medimageparse_serving.launch.serve import REPOSITORY
+from helpers.served_repository import unbuilt_repository
 from PIL import Image
 
 SIZE = 128
@@ -61,8 +60,7 @@ def colours_in_corners(height, width):
 
 @pytest.fixture(scope="module")
 def infer_colours(tmp_path_factory):
-    repository = tmp_path_factory.mktemp("colours") / "model_repository"
-    copy_models(REPOSITORY, repository)
+    repository = unbuilt_repository(tmp_path_factory.mktemp("colours") / "model_repository")
     for name, graph in GRAPHS.items():
         model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 12]> {name} {graph}')
         onnx.checker.check_model(model, full_check=True)

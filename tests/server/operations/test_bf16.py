@@ -1,5 +1,7 @@
 """RUNTIME=cpu-bf16: the image encoders by OpenVINO, everything else as with RUNTIME=cpu."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,7 +9,6 @@ import tritonclient.grpc
 from helpers.running_server import triton_server
 from medimageparse_client import Client
 from medimageparse_demo.images import make_image
-from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch import built_files
 from tritonclient.utils import InferenceServerException
 
@@ -26,8 +27,8 @@ def picture():
 
 
 @pytest.fixture(scope="module")
-def in_fp32(both_demos, phantom, picture):
-    with triton_server(both_demos) as server:
+def in_fp32(both_alone, phantom, picture):
+    with triton_server(both_alone) as server:
         return answers(server, phantom, picture)
 
 
@@ -36,8 +37,8 @@ def overlap(a, b):
 
 
 @pytest.mark.skipif(not built_files.has_bf16(), reason="this processor has no instructions for bf16")
-def test_masks_in_bf16_are_those_in_fp32(both_demos, phantom, picture, in_fp32):
-    with triton_server(both_demos, "cpu-bf16") as server:
+def test_masks_in_bf16_are_those_in_fp32(both_alone, phantom, picture, in_fp32):
+    with triton_server(both_alone, "cpu-bf16") as server:
         labels, masks, reports = answers(server, phantom, picture)
     expected_labels, expected_masks, expected_reports = in_fp32
     assert [report["networks"]["runtime"] for report in (*reports, *expected_reports)] == 2 * ["cpu-bf16"] + 2 * ["cpu"]
@@ -49,9 +50,9 @@ def test_masks_in_bf16_are_those_in_fp32(both_demos, phantom, picture, in_fp32):
 
 
 def test_the_same_graphs_in_fp32_by_openvino_and_no_words_about_wrong_tensors(
-    tmp_path, monkeypatch, phantom, picture, in_fp32
+    tmp_path, monkeypatch, both_alone, phantom, picture, in_fp32
 ):
-    repository = demo_repository(tmp_path / "model_repository")
+    repository = shutil.copytree(both_alone, tmp_path / "model_repository")
     for network in ("image_encoder", "image_encoder_3d"):
         config = repository / network / "configs" / "cpu-bf16.pbtxt"
         text = config.read_text()

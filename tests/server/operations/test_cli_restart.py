@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import pytest
 from helpers.running_server import serving, triton_of, triton_server, wait_until
 from medimageparse_client import retry
 from medimageparse_client.cli import main
-from medimageparse_demo.repository import demo_repository
 
 from .test_cancel import executions
 
@@ -56,10 +56,10 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("victim", ["tritonserver", "decode_volume/", "medimageparse_3d/"])
-def test_a_restart_costs_no_volume(tmp_path, repository, scans, victim, capsys):
+def test_a_restart_costs_no_volume(tmp_path, volumes_alone, scans, victim, capsys):
     """Nor does a step that is loaded again; of one inside of the pipeline the caller hears nothing."""
     out = tmp_path / "out"
-    with serving(tmp_path / "log", repository, "--canary-interval=1") as service:
+    with serving(tmp_path / "log", volumes_alone, "--canary-interval=1") as service:
         triton, steps, _ = triton_of(service)
         [pid, *_] = [pid for pid, line in {triton: "tritonserver", **steps}.items() if victim in line]
         killer = Killer(out, lambda: pid)
@@ -79,11 +79,11 @@ def test_a_restart_costs_no_volume(tmp_path, repository, scans, victim, capsys):
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_server_that_stays_away_ends_the_run_and_the_next_run_goes_on(
-    tmp_path, server, repository, scans, protocol, capsys
+    tmp_path, server, volumes_alone, scans, protocol, capsys
 ):
     out = tmp_path / "out"
     command = ["segment", str(scans), "liver", "spleen", "-o", str(out), "--retry-for", "1", "--skip-existing"]
-    with triton_server(repository) as doomed:
+    with triton_server(volumes_alone) as doomed:
         killer = Killer(out, lambda: doomed.process.pid)
         url = doomed.grpc_url if protocol == "grpc" else f"http://{doomed.http_url}"
         assert main([*command, "--url", url]) == 3
@@ -98,8 +98,8 @@ def test_a_server_that_stays_away_ends_the_run_and_the_next_run_goes_on(
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_full_queue_is_waited_for(tmp_path, weights, scans, protocol, capsys):
-    folder = demo_repository(tmp_path / "model_repository", weights)
+def test_a_full_queue_is_waited_for(tmp_path, volumes_alone, scans, protocol, capsys):
+    folder = shutil.copytree(volumes_alone, tmp_path / "model_repository")
     config = folder / "medimageparse_3d" / "config.pbtxt"
     text, n_changed = re.subn(r"max_queue_size: \d+", "max_queue_size: 1", config.read_text())
     assert n_changed == 1

@@ -36,7 +36,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_kills_of_command_and_server_lose_and_double_nothing(tmp_path, repository, scans, client, capsys):
+def test_kills_of_command_and_server_lose_and_double_nothing(tmp_path, volumes_alone, scans, client, capsys):
     rng, out = random.Random(SEED), tmp_path / "out"
     command = ["cohort", str(scans), "--recursive", "-o", str(out)]
     command += [word for prompt in PROMPTS for word in ("--prompt", prompt)]
@@ -49,7 +49,7 @@ def test_kills_of_command_and_server_lose_and_double_nothing(tmp_path, repositor
     def n_done():
         return len(list((out / "results").rglob("*.json")))
 
-    with serving(tmp_path / "log", repository, "--canary-interval=1") as service:
+    with serving(tmp_path / "log", volumes_alone, "--canary-interval=1") as service:
         triton, _, _ = triton_of(service)
         shards = {shard: start(shard, service.grpc) for shard in range(N_SHARDS)}
         try:

@@ -1,10 +1,11 @@
 """Who asks the same volume for something else does not wait for the image encoder, and gets the same bits."""
 
+import shutil
+
 import numpy as np
 import pytest
 from helpers.running_server import triton_server
 from medimageparse_client import Client
-from medimageparse_demo.repository import WEIGHTS, demo_repository
 from medimageparse_serving.triton.feature_cache import CACHE_BYTES
 
 COUNTING = """
@@ -29,10 +30,10 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def counting(tmp_path, monkeypatch):
+def counting(tmp_path, monkeypatch, volumes_alone):
     """A client of a server that keeps features, as it is served."""
     monkeypatch.delenv(CACHE_BYTES)
-    repository = demo_repository(tmp_path / "model_repository", WEIGHTS)
+    repository = shutil.copytree(volumes_alone, tmp_path / "model_repository")
     runner = repository / "image_encoder_3d" / "1" / "onnxruntime_model.py"
     runner.write_text(COUNTING.format(file=str(tmp_path / "runs")))
     with triton_server(repository) as server, Client(server.grpc_url, timeout_s=300) as client:

@@ -14,8 +14,8 @@ from helpers.fuzzed_input import BROKEN_BASE64, PACKED, SECRET, any_nifti, any_p
 from helpers.image_answers import image_file, maps_of
 from helpers.nifti_answers import nifti_bytes
 from helpers.running_server import step_processes, triton_server
+from helpers.served_repository import demo_repository
 from hypothesis import strategies as st
-from medimageparse_demo.repository import demo_repository
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 VOLUME = np.random.default_rng(3).integers(0, 120, (12, 10, 3)).astype(np.float32)

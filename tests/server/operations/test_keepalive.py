@@ -24,8 +24,8 @@ class Slow:
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory, repository):
-    return Slow(tmp_path_factory.mktemp("slow"), repository)
+def slow(tmp_path_factory, volumes_alone):
+    return Slow(tmp_path_factory.mktemp("slow"), volumes_alone)
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ N_REQUESTS = 8
 KEPT = 3  # files' worth that its allocator may hold; with Triton's pool of requests it were six and more
 
 
-def test_answered_volumes_are_not_kept(repository):
+def test_answered_volumes_are_not_kept(volumes_alone):
     voxels = np.zeros(SHAPE, np.uint8)
     voxels[1024:3072, 1024:3072] = 120
     volume = nib.Nifti1Image(voxels, np.diag([-0.1, 0.1, 2, 1]))
-    with triton_server(repository) as server, Client(server.grpc_url, timeout_s=300) as client:
+    with triton_server(volumes_alone) as server, Client(server.grpc_url, timeout_s=300) as client:
         before = own_bytes(server)
         for _ in range(N_REQUESTS):
             client.segment(volume, "liver")

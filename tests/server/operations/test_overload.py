@@ -15,8 +15,8 @@ import tritonclient.grpc
 from helpers.image_answers import image_file
 from helpers.inference import streaming
 from helpers.running_server import triton_server
+from helpers.served_repository import demo_repository
 from medimageparse_client import Client, RequestTimeout, ServerUnavailable
-from medimageparse_demo.repository import demo_repository
 from tritonclient.utils import InferenceServerException
 
 from .test_cancel import executions, wait_until

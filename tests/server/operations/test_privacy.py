@@ -18,8 +18,8 @@ import pytest
 import tritonclient.grpc
 from helpers.image_answers import image_file
 from helpers.running_server import step_processes, triton_server
+from helpers.served_repository import demo_repository
 from medimageparse_contract.access_lines import VARIABLE
-from medimageparse_demo.repository import demo_repository
 from PIL.PngImagePlugin import PngInfo
 from tritonclient.utils import InferenceServerException
 

@@ -69,9 +69,9 @@ def sent(phantom):
 
 
 @pytest.fixture(scope="module")
-def life(tmp_path_factory, repository, sent):
+def life(tmp_path_factory, volumes_alone, sent):
     folder = tmp_path_factory.mktemp("other")
-    shutil.copytree(repository, folder / "repository")
+    shutil.copytree(volumes_alone, folder / "repository")
     set_parameter(folder / "repository" / "medimageparse_3d", "window_size", WINDOW_SIZE)
     set_parameter(folder / "repository" / "decode_volume", "max_image_bytes", MAX_IMAGE_BYTES)
     (folder / "scratch").mkdir()

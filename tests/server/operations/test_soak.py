@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from helpers.running_server import triton_server
-from medimageparse_demo.repository import demo_repository
+from helpers.served_repository import demo_repository
 from soak import N_CLIENTS, Soaked, requests, soak
 
 N_REQUESTS = 104  # each kind eight times

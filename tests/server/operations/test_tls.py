@@ -10,10 +10,10 @@ import sys
 import pytest
 from helpers.certificates import make_certificates
 from helpers.running_server import triton_server
-from medimageparse.repository_copy import copy_models
+from helpers.served_repository import unbuilt_repository
 from medimageparse_client import Client, ServerUnavailable
 from medimageparse_client.cli import main
-from medimageparse_serving.launch.serve import REPOSITORY, ServeError, Tls, TritonServer
+from medimageparse_serving.launch.serve import ServeError, Tls, TritonServer
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,7 @@ def of(certificates, ca=None, certificate=None):
 @pytest.fixture(scope="module")
 def images_only(tmp_path_factory, tiny_2d_networks):
     """A repository with networks for images."""
-    repository = tmp_path_factory.mktemp("images") / "model_repository"
-    copy_models(REPOSITORY, repository)
+    repository = unbuilt_repository(tmp_path_factory.mktemp("images") / "model_repository")
     shutil.copytree(tiny_2d_networks, repository, dirs_exist_ok=True)
     return repository
 

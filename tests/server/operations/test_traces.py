@@ -18,9 +18,9 @@ import tritonclient.http
 from helpers.collector import collector
 from helpers.inference import IMAGE_OUTPUTS, OUTPUTS, executions, streaming, tensors_of
 from helpers.running_server import triton_server, wait_until
+from helpers.served_repository import demo_repository
 from medimageparse_contract.models import MODEL_2D, MODEL_3D, STREAMS
 from medimageparse_contract.version import VERSION
-from medimageparse_demo.repository import demo_repository
 from medimageparse_serving.launch.tracing import trace_flags
 from tritonclient.utils import InferenceServerException
 

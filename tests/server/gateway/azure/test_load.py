@@ -12,7 +12,7 @@ from helpers.azure_toolkit import Refused, Toolkit
 from helpers.gateway_process import gateway_process
 from helpers.image_answers import image_file
 from helpers.running_server import let_wait, triton_server, wait_until
-from medimageparse_demo.repository import demo_repository
+from helpers.served_repository import demo_repository
 
 from ...operations.test_cancel import N_WINDOWS, executions, work_after
 
