@@ -1,6 +1,6 @@
 """The commands and programs of the pages run as they stand there, against a server that `make serve-demo` starts.
 
-They run in a folder that looks like a checkout. Only the ports are others: any free ones.
+They run in a folder that looks like a checkout. Only the ports are others: any free ones. First there is `make demo`.
 """
 
 import json
@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from helpers.pages import BLOCKS, quoted, section, table
 from helpers.places import ROOT
-from medimageparse_demo.demo import IMAGE_SEED, SEED
-from medimageparse_demo.images import make_image
-from medimageparse_demo.phantoms import make_phantom
+from medimageparse_demo.demo import IMAGE_PROMPTS, PROMPTS
+from medimageparse_demo.image_prompts import CATEGORY_OF
 from PIL import Image
 
 PORTS = dict(re.findall(r"^(\w+)_PORT \?= (\d+)", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -36,17 +35,12 @@ RUN = [block for block in BLOCKS if block.is_run and block.language in ("sh", "p
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """Links to all that lies here, an environment whose programs can be replaced, and what `make demo` draws."""
+    """Links to all that lies here, and an environment whose programs can be replaced."""
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.iterdir():
         if path.name not in (".venv", ".git", "demo_output"):
             (folder / path.name).symlink_to(path)
     link_environment(folder / ".venv")
-    drawn = folder / "demo_output"
-    drawn.mkdir()
-    phantom = make_phantom(SEED, "CT")
-    nib.Nifti1Image(phantom.intensities, phantom.affine).to_filename(drawn / "ct.nii.gz")
-    Image.fromarray(make_image(IMAGE_SEED, "X-Ray-Chest").pixels).save(drawn / "xray.png")
     return folder
 
 
@@ -59,6 +53,17 @@ def link_environment(folder):
             (folder / path.name).symlink_to(path)
     for path in (Path(sys.prefix) / "bin").iterdir():
         (folder / "bin" / path.name).symlink_to(path)
+
+
+@pytest.fixture(scope="module")
+def demo(checkout, tmp_path_factory):
+    """How `make demo` ended where only `make install` was before, and what it wrote: others ask about that."""
+    without = tmp_path_factory.mktemp("without")
+    for name in ("torch", "onnx", "onnxscript"):
+        (without / f"{name}.py").write_text("raise ImportError")
+    environment = ENVIRONMENT | {"PYTHONPATH": str(without)}
+    ended = subprocess.run(["make", "demo"], cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
+    return ended, sorted(path.name for path in (checkout / "demo_output").glob("*"))
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +102,15 @@ def replace_client(checkout, grpc):
 
 
 @pytest.fixture(scope="module")
-def run(checkout, addresses):
+def run(checkout, demo, addresses):
     """run(block) -> how it ended; each runs once."""
     programs = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [checkout / ".venv" / "bin" / "python", "-c"]}
 
     @cache
     def run(block):
         code = block.code
+        if code == "make demo\n":
+            return demo[0]
         for documented, here in addresses.items():
             code = code.replace(documented, here)
         command = [*programs[block.language], code]
@@ -122,9 +129,8 @@ def test_a_block_runs_and_writes_what_it_names(block, checkout, run):
             assert set(np.unique(nib.load(checkout / name).dataobj)) > {0}
 
 
-def test_the_rows_of_the_demo_are_those_of_the_readme(run):
-    [block] = (block for block in RUN if block.code == "make demo\n")
-    printed = run(block).stdout
+def test_the_rows_of_the_demo_are_those_of_the_readme(demo):
+    printed = demo[0].stdout
     for prompt, in_phantom, found, *numbers in table(section("README.md", "Try it"), "prompt"):
         [row] = re.findall(rf"^{re.escape(prompt)}  +(\S+) +(\S+) +(\S+) +(\S+) +(\S+)$", printed, re.MULTILINE)
         assert row[:2] == (in_phantom, found)
@@ -132,11 +138,53 @@ def test_the_rows_of_the_demo_are_those_of_the_readme(run):
             assert shown == told or float(shown) == pytest.approx(float(told), rel=0.02, abs=0.02)
 
 
+def test_the_demo_writes_for_volume_and_image_masks_picture_and_report(demo, checkout):
+    ended, written = demo
+    assert ended.returncode == 0, ended.stderr
+    of_volume = ["ct.nii.gz", "everything.nii.gz", "masks.nii.gz", "masks.png", "report.json"]
+    of_image = ["xray.png", "xray_masks.png", "xray_overlay.png", "xray_report.json"]
+    assert written == of_volume + of_image
+    out = checkout / "demo_output"
+    with Image.open(out / "xray.png") as image, Image.open(out / "xray_masks.png") as label_map:
+        assert image.size == label_map.size
+        assert set(np.unique(label_map)) == set(range(len(IMAGE_PROMPTS) + 1))
+    report = json.loads((out / "xray_report.json").read_text())
+    assert [entry["text"] for entry in report["prompts"]] == list(IMAGE_PROMPTS)
+    volume, masks = nib.load(out / "ct.nii.gz"), nib.load(out / "masks.nii.gz")
+    assert masks.shape == volume.shape
+    assert np.array_equal(masks.affine, volume.affine)
+    with Image.open(out / "masks.png") as picture:
+        assert min(picture.size) > 300
+    report = json.loads((out / "report.json").read_text())
+    assert [entry["text"] for entry in report["prompts"]] == list(PROMPTS)
+
+
+def test_the_demo_prints_a_line_for_every_prompt(demo):
+    lines = demo[0].stdout.splitlines()
+    for prompt, structure in PROMPTS.items():
+        [line] = (line for line in lines if line.startswith(f"{prompt} "))
+        in_phantom, found, *_, dice = line[len(prompt) :].split()
+        assert in_phantom == found
+        assert (in_phantom == "yes") == (dice != "-")
+        assert dice == "-" or float(dice) > 0.6
+        assert structure is not None or in_phantom == "no"
+    assert any("know no anatomy" in line for line in lines)
+
+
+def test_the_demo_prints_category_and_dice_of_every_prompt_for_the_image(demo):
+    lines = demo[0].stdout.splitlines()
+    for prompt, structure in IMAGE_PROMPTS.items():
+        [line] = (line for line in lines if line.startswith(f"{prompt} "))
+        _, should_be, category, _, dice = re.split(r"\s{2,}", line)
+        assert should_be == category == CATEGORY_OF[structure]
+        assert float(dice) > 0.75
+
+
 WHEN_ASKED = {"draws", "instances", "id", "type"}  # options of their own names put these into the report
 
 
 @pytest.fixture(scope="module")
-def reports(checkout, addresses):
+def reports(checkout, demo, addresses):
     """A model's report of the demo's input."""
     answers = {}
     asked = {"medimageparse_3d": ["segment", "ct.nii.gz"], "medimageparse": ["segment-image", "xray.png"]}

@@ -28,20 +28,21 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory, both_demos):
-    """started(*flags): one more running server of both demos."""
+def started(tmp_path_factory):
+    """started(repository): one more running server."""
     with ExitStack() as stack:
 
-        def start(*flags):
+        def start(repository):
             log = tmp_path_factory.mktemp("server") / "log"
-            return stack.enter_context(serving(log, both_demos, *flags))
+            return stack.enter_context(serving(log, repository))
 
         yield start
 
 
 @pytest.fixture(scope="module")
-def servers(started):
-    return [started(), started()]
+def servers(started, both_demos, both_alone):
+    """Of both demos; the first has streams too."""
+    return [started(both_demos), started(both_alone)]
 
 
 class Callers:
@@ -166,7 +167,9 @@ def test_a_balancer_without_a_ready_server_says_that_it_is_worth_trying_again(fr
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
-def test_callers_lose_nothing_when_servers_are_killed_and_drained(tmp_path, certificates, started, servers, questions):
+def test_callers_lose_nothing_when_servers_are_killed_and_drained(
+    tmp_path, certificates, started, both_alone, servers, questions
+):
     first, second = servers
     with (
         balancer(tmp_path, servers, certificates) as envoy,
@@ -177,7 +180,7 @@ def test_callers_lose_nothing_when_servers_are_killed_and_drained(tmp_path, cert
         first.process.wait()
         callers.wait_for_more()
         assert envoy.healthy() == {second.grpc}
-        third = started()
+        third = started(both_alone)
         envoy.put_before([second, third])
         wait_until(lambda: envoy.healthy() == {second.grpc, third.grpc})
         callers.wait_for_more()
