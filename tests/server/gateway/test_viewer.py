@@ -68,12 +68,19 @@ def xray_file():
     return file.getvalue()
 
 
+@pytest.fixture(scope="module")
+def answered_window(browser, gateway, ct_file):
+    with viewing(browser, gateway.url) as viewer:
+        viewer.open(ct_file)
+        viewer.ask(*PROMPTS)
+        yield viewer
+
+
 @pytest.fixture
-def answered(viewer, ct_file):
-    """The phantom with its masks."""
-    viewer.open(ct_file)
-    viewer.ask(*PROMPTS)
-    return viewer
+def answered(answered_window):
+    """The phantom with its masks, which each test leaves shown."""
+    yield answered_window
+    answered_window.check()
 
 
 def label_map(gateway, ct_file, prompts):
@@ -168,13 +175,13 @@ def test_opacity_lies_between_the_image_and_the_colour(answered):
     np.testing.assert_allclose(half[mask], (image[mask] + colour) / 2, atol=6)
 
 
-def test_other_structures_of_the_same_file_need_no_new_upload_by_the_user(answered):
-    answered.page.click("text=Remove all")
-    answered.ask("aorta")
-    assert [row[0] for row in answered.legend()] == ["Aorta"]
-    assert [request.url for request in answered.requests if request.method == "POST"] == [
-        f"{answered.url}/v1/volumes"
-    ] * 2
+def test_other_structures_of_the_same_file_need_no_new_upload_by_the_user(viewer, ct_file):
+    viewer.open(ct_file)
+    viewer.ask(*PROMPTS)
+    viewer.page.click("text=Remove all")
+    viewer.ask("aorta")
+    assert [row[0] for row in viewer.legend()] == ["Aorta"]
+    assert [request.url for request in viewer.requests if request.method == "POST"] == [f"{viewer.url}/v1/volumes"] * 2
 
 
 def test_label_map_and_report_are_downloaded_as_the_gateway_gives_them(answered, gateway, ct_file, tmp_path):
