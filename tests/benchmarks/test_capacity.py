@@ -131,7 +131,7 @@ def test_the_autoscaler_adds_machines_while_volumes_wait_and_takes_them_away_aft
     steady = replace(SERVED, start_s=60.0)
     scaled = replace(steady, at_most=4)
 
-    few, many = (Simulation(setting).run(1.5, between_20_and_60(3000)) for setting in (steady, scaled))
+    few, many = (Simulation(setting).run(1.5, between_20_and_60(1000)) for setting in (steady, scaled))
     calm = Simulation(scaled).run(0.05, between_20_and_60(300))
 
     assert many.n_refused < few.n_refused / 4

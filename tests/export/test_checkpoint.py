@@ -1,5 +1,7 @@
 """Published tensor names: the rename table is total, loading is strict and names what is wrong."""
 
+from functools import cache
+
 import pytest
 import torch
 from medimageparse.checkpoint import (
@@ -33,6 +35,13 @@ IGNORED_TENSORS = {
 FUSED_SELF_ATTENTION = "sem_seg_head.predictor.transformer_self_attention_layers.3.self_attn.in_proj_weight"
 
 
+@cache
+def shapes_of(variant):
+    """Its networks without memory for the weights."""
+    with torch.device("meta"):
+        return build(variant)
+
+
 @pytest.fixture(scope="module", params=[TINY, TINY_2D], ids=lambda variant: variant.name)
 def variant(request):
     return request.param
@@ -50,8 +59,7 @@ def tensors(modules, variant):
 
 @pytest.mark.parametrize("variant", [PUBLISHED, PUBLISHED_2D], ids=lambda variant: variant.name)
 def test_published_variant_has_the_published_tensors(variant):
-    with torch.device("meta"):  # shapes without memory
-        modules = build(variant)
+    modules = shapes_of(variant)
     state = published_state(modules, variant.model)
     ignored = IGNORED_TENSORS[variant]
     assert len(state) + len(ignored) == PUBLISHED_TENSORS[variant]  # no two of ours share a published name
@@ -64,8 +72,7 @@ def test_published_variant_has_the_published_tensors(variant):
 
 
 def test_names_of_the_specification():
-    with torch.device("meta"):
-        state = published_state(build(PUBLISHED), PUBLISHED.model)
+    state = published_state(shapes_of(PUBLISHED), PUBLISHED.model)
     shapes = {
         "pixel_mean": (1, 3, 1, 1),
         "backbone.patch_embed.proj.weight": (192, 3, 7, 7),
