@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers.fake_server import FakeAnswer
 from helpers.gateway import PATIENCE_S, FakeModels, drip, running_gateway
+from helpers.running_server import wait_until
 from medimageparse_gateway import connections, linger
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -160,8 +161,7 @@ def test_what_is_under_way_at_the_end_is_answered_and_nothing_else(volume_file):
         answer = pool.submit(gateway.http.post, "/v1/volumes", **form)
         assert models.began.wait(PATIENCE_S)
         gateway.server.should_exit = True
-        while takes_connections(gateway):
-            pass
+        wait_until(lambda: not takes_connections(gateway))
         models.release()
         assert answer.result().status_code == 200
 
