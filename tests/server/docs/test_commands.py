@@ -6,6 +6,7 @@ They run in a folder that looks like a checkout. Only the ports are others: any 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from helpers.pages import BLOCKS, quoted, section, table
 from helpers.places import ROOT
+from helpers.served_repository import unbuilt_repository
 from medimageparse_demo.demo import IMAGE_PROMPTS, PROMPTS
 from medimageparse_demo.image_prompts import CATEGORY_OF
 from PIL import Image
@@ -35,13 +37,20 @@ RUN = [block for block in BLOCKS if block.is_run and block.language in ("sh", "p
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """Links to all that lies here, and an environment whose programs can be replaced."""
+    """Links to all that lies here, copies of what is served, and an environment whose programs can be replaced."""
     folder = tmp_path_factory.mktemp("checkout")
     for path in ROOT.iterdir():
-        if path.name not in (".venv", ".git", "demo_output"):
+        if path.name not in (".venv", ".git", "demo_output", "demo", "model_repository"):
             (folder / path.name).symlink_to(path)
+    shutil.copytree(ROOT / "demo", folder / "demo")
+    unbuilt_repository(folder / "model_repository")
     link_environment(folder / ".venv")
     return folder
+
+
+def made(checkout, *folders):
+    """The environment of a `make` that serves what lies in the checkout."""
+    return ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(map(str, (checkout / "demo", *folders)))}
 
 
 def link_environment(folder):
@@ -61,7 +70,7 @@ def demo(checkout, tmp_path_factory):
     without = tmp_path_factory.mktemp("without")
     for name in ("torch", "onnx", "onnxscript"):
         (without / f"{name}.py").write_text("raise ImportError")
-    environment = ENVIRONMENT | {"PYTHONPATH": str(without)}
+    environment = made(checkout, without)
     ended = subprocess.run(["make", "demo"], cwd=checkout, env=environment, capture_output=True, text=True, timeout=600)
     return ended, sorted(path.name for path in (checkout / "demo_output").glob("*"))
 
@@ -75,7 +84,7 @@ def addresses(checkout):
         server = subprocess.Popen(
             [*command.split(), *(f"{name}_PORT=0" for name in PORTS)],
             cwd=checkout,
-            env=ENVIRONMENT,
+            env=made(checkout),
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -18,10 +18,10 @@ KEYS = {"radiology": "primary-4711", "research": "secondary-0815"}
 
 
 @pytest.fixture(scope="session")
-def demos(tmp_path_factory, both_demos):
+def demos(tmp_path_factory, both_alone):
     """A server of both demos that logs all it can."""
     path = tmp_path_factory.mktemp("azure") / "triton.log"
-    with path.open("w") as log, triton_server(both_demos, log=log, verbose=True, flags=("--log-verbose=2",)) as server:
+    with path.open("w") as log, triton_server(both_alone, log=log, verbose=True, flags=("--log-verbose=2",)) as server:
         yield server
 
 
