@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from functools import cache
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 from helpers.pages import BLOCKS, quoted, section, table
 from helpers.places import ROOT
+from helpers.running_server import end_at_once
 from helpers.served_repository import unbuilt_repository
 from medimageparse_demo.demo import IMAGE_PROMPTS, PROMPTS
 from medimageparse_demo.image_prompts import CATEGORY_OF
@@ -88,7 +88,6 @@ def addresses(checkout):
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            start_new_session=True,
         )
         try:
             ready = next((line for line in server.stdout if line.startswith("ready: ")), "")
@@ -97,8 +96,7 @@ def addresses(checkout):
             replace_client(checkout, told["grpc"])
             yield {f"localhost:{PORTS[name.upper()]}": told[name] for name in ("gateway", "http", "grpc", "metrics")}
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.communicate(timeout=100)
+            end_at_once(server)
 
 
 def replace_client(checkout, grpc):
