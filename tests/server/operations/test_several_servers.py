@@ -51,7 +51,7 @@ class Callers:
     def __init__(self, questions, url, ca):
         """questions: functions that ask a client, and the answer each gets alone."""
         self.n_right, self.wrong, self.errors, self.is_over = 0, 0, [], threading.Event()
-        self.lock = threading.Lock()
+        self.pause_s, self.lock = 0, threading.Lock()
         self.threads = [threading.Thread(target=self.call, args=(*q, url, ca)) for q in questions]
 
     def __enter__(self):
@@ -76,6 +76,7 @@ class Callers:
                 with self.lock:
                     self.n_right += is_right
                     self.wrong += not is_right
+                self.is_over.wait(self.pause_s)
 
     def wait_for_more(self, n=ROUND):
         goal = self.n_right + n
@@ -180,7 +181,9 @@ def test_callers_lose_nothing_when_servers_are_killed_and_drained(
         first.process.wait()
         callers.wait_for_more()
         assert envoy.healthy() == {second.grpc}
+        callers.pause_s = 0.5
         third = started(both_alone)
+        callers.pause_s = 0
         envoy.put_before([second, third])
         wait_until(lambda: envoy.healthy() == {second.grpc, third.grpc})
         callers.wait_for_more()
