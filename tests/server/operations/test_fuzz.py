@@ -14,7 +14,7 @@ from helpers.fuzzed_input import BROKEN_BASE64, PACKED, SECRET, any_nifti, any_p
 from helpers.image_answers import image_file, maps_of
 from helpers.nifti_answers import nifti_bytes
 from helpers.running_server import step_processes, triton_server
-from helpers.served_repository import demo_repository
+from helpers.served_repository import demo_repository, pared
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -143,7 +143,7 @@ BATCHES = {
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """Both models on the demo checkpoints; at the end its log is read."""
-    repository = demo_repository(tmp_path_factory.mktemp("fuzz") / "model_repository")
+    repository = pared(demo_repository(tmp_path_factory.mktemp("fuzz") / "model_repository"))
     config = repository / "decode_volume" / "config.pbtxt"
     limit = r'(key: "max_decompressed_bytes" value { string_value: ")\d+'
     changed, count = re.subn(limit, rf"\g<1>{MAX_DECOMPRESSED_BYTES}", config.read_text())
