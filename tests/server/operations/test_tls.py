@@ -10,7 +10,7 @@ import sys
 import pytest
 from helpers.certificates import make_certificates
 from helpers.running_server import triton_server
-from helpers.served_repository import unbuilt_repository
+from helpers.served_repository import pared, unbuilt_repository
 from medimageparse_client import Client, ServerUnavailable
 from medimageparse_client.cli import main
 from medimageparse_serving.launch.serve import ServeError, Tls, TritonServer
@@ -33,7 +33,7 @@ def of(certificates, ca=None, certificate=None):
 @pytest.fixture(scope="module")
 def images_only(tmp_path_factory, tiny_2d_networks):
     """A repository with networks for images."""
-    repository = unbuilt_repository(tmp_path_factory.mktemp("images") / "model_repository")
+    repository = pared(unbuilt_repository(tmp_path_factory.mktemp("images") / "model_repository"))
     shutil.copytree(tiny_2d_networks, repository, dirs_exist_ok=True)
     return repository
 
