@@ -46,7 +46,7 @@ def test_without_triton_the_front_door_lives_and_asks_to_come_again(tmp_path, im
     body = table_of(image_file(xrays[0][::2, ::2]))
     with ExitStack() as gateways:
         with serving(tmp_path / "log", images_alone) as service:
-            gateway = gateways.enter_context(gateway_process(tmp_path / "gateway", service.grpc))
+            gateway = gateways.enter_context(gateway_process(tmp_path / "gateway", service.grpc, retry_for_s=1.0))
             assert gateway.ask("/score", body).status == 200
         answer = gateway.ask("/score", body)
         assert (answer.status, gateway.ask("/ready").status, gateway.ask("/").status) == (503, 503, 200)

@@ -4,7 +4,7 @@ import pytest
 from helpers.azure_requests import table_of
 from helpers.gateway import FakeModels, running_gateway
 from helpers.image_answers import image_file
-from medimageparse_gateway.errors import TritonError
+from medimageparse_gateway.errors import RETRY_AFTER_S, TritonError
 
 from .conftest import KEYS
 
@@ -58,9 +58,13 @@ def test_a_wrong_request_is_an_error_with_our_sentence(sdk, locked):
 @pytest.mark.parametrize(
     ("kind", "status", "calls"), [("internal", 424, 1), ("queue_full", 429, 4), ("unavailable", 503, 4)]
 )
-def test_failures_are_errors_with_our_sentence_and_only_some_are_tried_again(sdk, body, kind, status, calls):
+def test_failures_are_errors_with_our_sentence_and_only_some_are_tried_again(
+    sdk, body, monkeypatch, kind, status, calls
+):
     from azure.core.exceptions import HttpResponseError
 
+    for tried_again in RETRY_AFTER_S:
+        monkeypatch.setitem(RETRY_AFTER_S, tried_again, "0.1")
     models = FakeModels(error=TritonError(kind, "our sentence"))
     with running_gateway(models) as gateway, pytest.raises(HttpResponseError) as failed:
         post(sdk, gateway.url, body)
