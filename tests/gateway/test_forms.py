@@ -1,10 +1,13 @@
 """Forms, right and wrong; nothing of them lies on a disk."""
 
+import asyncio
 import random
 
 import pytest
 from helpers.gateway import FakeModels
 from medimageparse_gateway.errors import TritonError
+from medimageparse_gateway.forms import read_form
+from starlette.requests import Request
 
 TYPE = {"content-type": "multipart/form-data; boundary=b"}
 
@@ -67,6 +70,20 @@ def test_a_form_in_small_pieces_is_the_same_form(asked, size):
     body = part(b"image", content) + PROMPT + END
     _, inputs = asked(body[k : k + size] for k in range(0, len(body), size))
     assert inputs["image"] == content
+
+
+def test_a_form_may_come_in_two_pieces_cut_anywhere():
+    """Between the last two letters of its end too."""
+    body, scope = IMAGE + PROMPT + END, {"type": "http", "headers": [(b"content-type", TYPE["content-type"].encode())]}
+    for cut in range(1, len(body)):
+        pieces = iter([(body[:cut], True), (body[cut:], False)])
+
+        async def receive(pieces=pieces):
+            piece, more = next(pieces)
+            return {"type": "http.request", "body": piece, "more_body": more}
+
+        form = asyncio.run(read_form(Request(scope, receive), ()))
+        assert (form.image, form.prompts) == (FILE, ["liver"])
 
 
 @pytest.mark.parametrize(
