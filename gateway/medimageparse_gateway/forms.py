@@ -31,7 +31,7 @@ async def read_form(request: Request, options: Collection[str]) -> Form:
     try:
         parser = multipart.PushMultipartParser(parameters["boundary"], max_segment_count=MOST_PARTS, strict=True)
         async for chunk in request.stream():
-            if chunk and parser._state is not multipart._COMPLETE:  # nothing counts after the end
+            if chunk and parser._state is not multipart._COMPLETE:  # behind the end nothing counts; only this tells it
                 reader.read(parser.parse(chunk))
         parser.close()
     except (multipart.MultipartError, ValueError):  # its words may hold the caller's
