@@ -105,7 +105,7 @@ test test-unit: export PYTHONDONTWRITEBYTECODE =
 test: install-export  ## the whole test suite, a real tritonserver included
 	$(BIN)/python -m pytest $(WORKERS) $(RERUN)
 
-test-unit: install-export  ## the tests that start no server or browser and export no network, in a minute
+test-unit: install-export  ## the tests that start no server or browser and export no network, in about a minute and a half
 	$(BIN)/python -m pytest $(WORKERS) -m "not slow" tests --ignore tests/server
 
 download: install-export  ## fetch the published checkpoints (needs a Hugging Face token and their licence accepted)
