@@ -122,6 +122,13 @@ def test_values_that_the_caller_keeps_are_warned_of_where_they_are_none_of_a_pic
     assert scale_intensity(dark, 1.0, 0.0, "none")[2] == []
 
 
+def test_values_below_zero_are_not_counted_where_little_is_bright():
+    """`none` keeps them; the networks see as bright what is bright among the others."""
+    values = np.full((10, 100, 100), -50, np.int16)
+    values[:, 0], values[:, 0, :4] = 5, 200  # 1 % of the voxels lie above 0, 4 % of these are bright
+    assert not [words for words in scale_intensity(values, 1.0, 0.0, "none")[2] if "nearly black" in words]
+
+
 def test_a_ct_without_air_is_windowed_and_warned_of():
     case = CASES["CT cropped inside the body"][0]
     assert scale_intensity(case.values, 1.0, 0.0, "auto")[2] == [NO_AIR]
