@@ -9,6 +9,8 @@ import re
 import stat
 from pathlib import Path
 
+from medimageparse_serving.launch.server_processes import stat_of
+
 NAME = re.compile(r"python_env_[A-Za-z0-9]{6}")
 FOLDER = Path("/tmp")
 STARTING_S = 600  # a server makes its folder within this time of its start
@@ -35,8 +37,8 @@ def server_starts() -> list[float]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"tritonserver" in (process / "cmdline").read_bytes():
-                after_name = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
-                found.append(boot_s + int(after_name[19]) / os.sysconf("SC_CLK_TCK"))  # field 22, from the third on
+                started = int(stat_of(process)[19])  # field 22
+                found.append(boot_s + started / os.sysconf("SC_CLK_TCK"))
         except OSError:  # ended in the meantime
             continue
     return found

@@ -32,10 +32,15 @@ def collect_orphans(server_pid: int) -> None:
         os.waitpid(ended.si_pid, 0)
 
 
+def stat_of(process: Path) -> list[str]:
+    """The fields of /proc/PID/stat from the third, the state, on; the name before it may hold any bytes."""
+    return (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
+
+
 def is_running(pid: int) -> bool:
     """Whether a process exists, has not ended and was not stopped."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] not in "ZT"
+        return stat_of(Path(f"/proc/{pid}"))[0] not in "ZT"
     except (FileNotFoundError, ProcessLookupError):
         return False
     except OSError:  # this process cannot look now, which says nothing of that one
@@ -79,11 +84,11 @@ def own_memory(pid: int) -> int:
 def children(pid: int) -> list[int]:
     """The processes that a process has started."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            parent = stat.read_text(errors="replace").rpartition(")")[2].split()[1]
+            parent = stat_of(process)[1]
         except OSError:  # ended in the meantime
             continue
         if int(parent) == pid:
-            found.append(int(stat.parent.name))
+            found.append(int(process.name))
     return found
