@@ -161,13 +161,12 @@ def decode_image_answer(prompts: tuple[str, ...] | None, image: EncodedImage, an
     report: Report = answer.json("report", dict[str, Any])
     with odd_answers_refused("report"):
         facts = facts_of(report, ImageFacts)
+        size = upright_size(image.data, facts.image.exif_orientation)
     categories = answer.texts("text_features")
     probabilities = answer.tensor("probabilities", np.uint8, 3, may_be_empty=True)
     texts = tuple(described.text for described in facts.prompts)
     if not len(probabilities) == len(categories) == len(texts) == len(texts if prompts is None else prompts):
         raise OddAnswer("the server's answer does not have one map and one category for each prompt")
-    with odd_answers_refused("report"):
-        size = upright_size(image.data, facts.image.exif_orientation)
     if probabilities.shape[1:] != size:
         raise OddAnswer("the server's answer has maps of another size than the image that was sent")
     result = ImageSegmentation(texts if prompts is None else prompts, probabilities, categories, report, image.data)

@@ -7,11 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medimageparse_serving.image.geometry import Geometry
-from medimageparse_serving.image.probability_maps import (
-    check_size,
-    encode_masks,
-    segment_prompt,
-)
+from medimageparse_serving.image.probability_maps import check_size, encode_masks, segment_prompt
 from medimageparse_serving.image.recognition import Distributions, existence_p_values, read_threshold, recognize
 from medimageparse_serving.image.report import Rejected, Segmented, build_report, describe_prompts
 from medimageparse_serving.prompts.request import Asked

@@ -16,7 +16,6 @@ from medimageparse_serving.refused import Refused
 
 THRESHOLD = 0.5  # of probability; 127.5 of its 8-bit value
 STRIP = 256  # rows that are computed at a time: few enough for the cache, many enough that threads seldom wait
-
 AT_A_TIME = 2  # prompts, each in a thread; as many are in memory as FP32
 
 # a prompt's probabilities [H,W] and its mask [H,W]
