@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import served
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES
+from medimageparse_serving.step_environment import CACHE_BYTES
 from processes import OtherLoad, PeakMemory
 from recording import Row, conditions, find_graphs, median, parser_of, record, results_of
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from medimageparse.variants import VARIANTS, Variant
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES
+from medimageparse_serving.step_environment import CACHE_BYTES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).with_name("results")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 
 ACCESS_LOGS = OFF, TEXT, JSON = "off", "text", "json"  # the choices of --access-log
-VARIABLE = "MEDIMAGEPARSE_ACCESS_LOG"  # by which the launcher tells the public models
 BEGIN = ("time=2", '{"time": "2')  # of a line with `now` as its first value
 PLAIN = re.compile(r"[\w.:/+-]+", re.ASCII)
 

@@ -18,7 +18,7 @@ from medimageparse_client import Client
 from medimageparse_contract.models import MODEL_2D, MODEL_3D
 from medimageparse_demo.phantoms import make_phantom
 from medimageparse_demo.repository import WEIGHTS, WEIGHTS_2D
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES
+from medimageparse_serving.step_environment import CACHE_BYTES
 
 os.environ[CACHE_BYTES] = "0"  # work that tests count is done, however often they ask for it
 # a proxy of the environment knows nothing of the servers here, and Triton's own clients would ask it

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medimageparse_contract import standard_files
-from medimageparse_contract.access_lines import ACCESS_LOGS, JSON, VARIABLE
+from medimageparse_contract.access_lines import ACCESS_LOGS, JSON
 from medimageparse_contract.models import PUBLIC_MODELS
 from medimageparse_contract.version import VERSION
 
@@ -30,7 +30,7 @@ from medimageparse_serving.launch.tls import Tls
 from medimageparse_serving.launch.tracing import trace_flags
 from medimageparse_serving.launch.triton_flags import shm_growth_bytes
 from medimageparse_serving.launch.triton_server import REPOSITORY, TritonServer, http_address
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES
+from medimageparse_serving.step_environment import ACCESS_LOG, CACHE_BYTES
 
 # what programs that start a server want besides
 __all__ = ["PUBLIC_MODELS", "REPOSITORY", "SHM", "ServeError", "Tls", "TritonServer", "free_port", "has_bf16"]
@@ -160,7 +160,7 @@ def serve(options: argparse.Namespace, repository: Path) -> None:
     certificate = options.tls_certificate
     if options.feature_cache is not None:
         os.environ[CACHE_BYTES] = str(max(0, options.feature_cache))  # the python steps inherit it
-    os.environ[VARIABLE] = options.access_log or JSON
+    os.environ[ACCESS_LOG] = options.access_log or JSON
     server = TritonServer(
         repository,
         options.runtime,

@@ -7,8 +7,9 @@ import contextlib
 import os
 import time
 
-from medimageparse_contract.access_lines import OFF, VARIABLE, encode_line, now
+from medimageparse_contract.access_lines import OFF, encode_line, now
 
+from medimageparse_serving.step_environment import ACCESS_LOG
 from medimageparse_serving.triton.counts import Work
 
 STDERR = 2
@@ -24,7 +25,7 @@ def line_of(model: str, work: Work, form: str) -> str:
 
 
 def write(model: str, work: Work) -> None:
-    form = os.environ.get(VARIABLE, OFF)
+    form = os.environ.get(ACCESS_LOG, OFF)
     if form == OFF or work.is_canary:
         return
     # in one piece, so that the lines of several processes do not mix; tritonserver writes the end of its lines apart

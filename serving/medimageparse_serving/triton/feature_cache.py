@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CACHE_BYTES = "MEDIMAGEPARSE_FEATURE_CACHE_BYTES"  # instead of the configuration's; the launcher sets it
-
 Outputs = list[NDArray[Any]]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import triton_python_backend_utils as pb_utils
 from numpy.typing import NDArray
 
+from medimageparse_serving.step_environment import CACHE_BYTES
 from medimageparse_serving.triton import inner_key
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES, FeatureCache, key_of
+from medimageparse_serving.triton.feature_cache import FeatureCache, key_of
 from medimageparse_serving.triton.step import read_parameters
 from medimageparse_serving.triton.tensors import Inputs
 

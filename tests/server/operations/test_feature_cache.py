@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.running_server import triton_server
 from medimageparse_client import Client
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES
+from medimageparse_serving.step_environment import CACHE_BYTES
 
 COUNTING = """
 from pathlib import Path

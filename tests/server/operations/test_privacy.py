@@ -19,7 +19,7 @@ import tritonclient.grpc
 from helpers.image_answers import image_file
 from helpers.running_server import step_processes, triton_server
 from helpers.served_repository import demo_repository
-from medimageparse_contract.access_lines import VARIABLE
+from medimageparse_serving.step_environment import ACCESS_LOG
 from PIL.PngImagePlugin import PngInfo
 from tritonclient.utils import InferenceServerException
 
@@ -106,7 +106,7 @@ class Told:
 @pytest.fixture(scope="module")
 def access_log():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(VARIABLE, "json")
+        patch.setenv(ACCESS_LOG, "json")
         yield
 
 

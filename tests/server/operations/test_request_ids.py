@@ -16,9 +16,9 @@ from helpers.inference import streaming, tensors_of
 from helpers.running_server import PATIENCE_S, serving, step_processes, triton_server, wait_until
 from medimageparse_client import Client
 from medimageparse_client.errors import InvalidRequest
-from medimageparse_contract.access_lines import VARIABLE
 from medimageparse_contract.models import MODEL_2D, MODEL_3D, PUBLIC_MODELS, STREAMS
 from medimageparse_demo.phantoms import make_phantom
+from medimageparse_serving.step_environment import ACCESS_LOG
 from tritonclient.utils import InferenceServerException
 
 PLANTED = "zebrafish-7391"
@@ -150,7 +150,7 @@ def test_a_word_that_is_no_id_stands_nowhere(service, files, model, word):
 
 @pytest.mark.parametrize("log_format", ["default", "ISO8601"])
 def test_the_line_of_an_error_names_the_id_at_every_log_format(tmp_path, monkeypatch, images_alone, files, log_format):
-    monkeypatch.setenv(VARIABLE, "text")
+    monkeypatch.setenv(ACCESS_LOG, "text")
     path = tmp_path / "log"
     with path.open("w") as log, triton_server(images_alone, log=log, flags=(f"--log-format={log_format}",)) as server:
         for process in step_processes(server, "decode_image"):

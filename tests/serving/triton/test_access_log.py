@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers import fake_triton
 from helpers.one_call import BOTH_FORMS, MODEL, STEP, asking
-from medimageparse_contract.access_lines import VARIABLE
 from medimageparse_serving.launch.server_log import is_news
+from medimageparse_serving.step_environment import ACCESS_LOG
 from medimageparse_serving.triton.pipeline import Pipeline
 
 SECRET, ID = "zebrafish-7391", "run-4.volume_2:a"
@@ -34,7 +34,7 @@ ENDS = {
 @pytest.fixture(params=BOTH_FORMS)
 def ask(request, tmp_path, monkeypatch):
     monkeypatch.setattr(fake_triton.Logger, "lines", [])
-    monkeypatch.setenv(VARIABLE, "json")
+    monkeypatch.setenv(ACCESS_LOG, "json")
     return asking(request.param, "report", ENDS, tmp_path, monkeypatch)
 
 
@@ -96,14 +96,14 @@ def test_the_line_of_an_error_has_the_id(ask, end):
 
 
 def test_it_is_text_on_demand_or_nothing(ask, capfd, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "text")
+    monkeypatch.setenv(ACCESS_LOG, "text")
     ask(request_id=ID)
     written = capfd.readouterr().err
     words = f"level=info request_id={ID} model={MODEL} outcome=answered"
     assert re.fullmatch(rf"\ntime=\S+Z {words} milliseconds=[\d.]+ slices=5 prompts=3\n", written)
-    monkeypatch.setenv(VARIABLE, "off")
+    monkeypatch.setenv(ACCESS_LOG, "off")
     ask(request_id=ID)
-    monkeypatch.delenv(VARIABLE)  # a server without the launcher
+    monkeypatch.delenv(ACCESS_LOG)  # a server without the launcher
     ask(request_id=ID)
     assert capfd.readouterr().err == ""
 

@@ -10,8 +10,9 @@ from helpers import fake_triton
 
 fake_triton.install()
 
+from medimageparse_serving.step_environment import CACHE_BYTES  # noqa: E402
 from medimageparse_serving.triton import feature_cache, inner_key  # noqa: E402
-from medimageparse_serving.triton.feature_cache import CACHE_BYTES, FeatureCache, key_of  # noqa: E402
+from medimageparse_serving.triton.feature_cache import FeatureCache, key_of  # noqa: E402
 from medimageparse_serving.triton.network import Network  # noqa: E402
 
 KB = 1000
